@@ -1,0 +1,250 @@
+"""The network of every system test and benchmark, all of it in namespaces.
+
+    guest                    host (the daemon runs here)              remote
+    ┌───────────────┐       ┌──────────────────────────────┐       ┌──────────────────────┐
+    │ user+net+mount│  TAP  │ net+mount; resolv.conf names │ veth  │ net; servers         │
+    │ of User.uid   ├───────┤ the remote; run as User.uid  ├───────┤                      │
+    │ 10.0.2.100    │       │ 198.51.100.1                 │       │ 198.51.100.2, .3     │
+    └───────────────┘       └──────────────────────────────┘       └──────────────────────┘
+
+The host routes everything to the remote, except 203.0.113.0/25 (unreachable: connect() says so at
+once); the remote refuses 203.0.113.128/25 with ICMP, and swallows 192.0.2.0/24.
+
+As root the daemon is run by a uid that has no entry in passwd. Inside a user namespace that maps one
+id (`unshare -Ur`: how an ordinary user runs these tests) there is no other uid to take, so the
+daemon runs without any capability instead, which to the kernel is the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import os
+import pathlib
+import shutil
+import stat
+import subprocess
+import tempfile
+from typing import Self
+
+from lab.namespaces import CommandError, Namespace, owns_all_ids
+
+HOST = "198.51.100.1"
+REMOTE = "198.51.100.2"
+REMOTE_SECOND = "198.51.100.3"
+PREFIX_LENGTH = 24
+UNREACHABLE_AT_HOST = "203.0.113.9"
+UNREACHABLE_AT_REMOTE = "203.0.113.200"
+SILENT = "192.0.2.9"
+TUN = pathlib.Path("/dev/net/tun")
+
+
+@dataclasses.dataclass(frozen=True)
+class User:
+    """Who runs a daemon and owns a guest: `become` is the command prefix that turns us into him."""
+
+    uid: int
+    become: tuple[str, ...]
+
+
+def ordinary_user() -> User:
+    """A user without any privilege and, as root, without an entry in passwd."""
+    if owns_all_ids():
+        uid = 61_000 + os.getpid() % 1000
+        return User(uid, ("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"))
+    return User(os.getuid(), ("setpriv", "--bounding-set=-all", "--inh-caps=-all"))
+
+
+SUPERUSER = User(0, ())
+
+
+def why_not() -> str | None:
+    """Why this process cannot build the topology, or None when it can."""
+    if os.geteuid() != 0:
+        return "needs root, or `unshare -Urm` around the test run (tools/dev.py e2e does that)"
+    for tool in ("nsenter", "unshare", "setpriv", "ip"):
+        if shutil.which(tool) is None:
+            return f"the command {tool} is missing"
+    if not TUN.exists():
+        return f"{TUN} is missing"
+    tried = subprocess.run(
+        [*ordinary_user().become, "unshare", "-Urn", "true"], capture_output=True, check=False
+    )
+    if tried.returncode != 0:
+        return f"user namespaces are refused: {tried.stderr.decode().strip()}"
+    return None
+
+
+class Topology:
+    """Host and remote, wired; guests are made on demand. Close it, or use it in a with block."""
+
+    def __init__(self, congestion_control: str = "cubic") -> None:
+        self.congestion_control = congestion_control
+        self.user = ordinary_user()
+        self.workdir = pathlib.Path(tempfile.mkdtemp(prefix="pyslirp-lab-"))
+        os.chown(self.workdir, self.user.uid, -1)
+        self.host = Namespace(("unshare", "--net", "--mount"), ("--net", "--mount"))
+        self.remote = Namespace(("unshare", "--net"), ("--net",))
+        self._guests: list[Guest] = []
+        try:
+            self._wire()
+            self.set_resolv_conf(REMOTE)
+            self._open_tun()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove everything that was made here."""
+        for space in (*self._guests, self.host, self.remote):
+            space.close()
+        shutil.rmtree(self.workdir, ignore_errors=True)
+
+    def _wire(self) -> None:
+        wire = f"""
+            link set lo up
+            link add eth0 type veth peer name eth0 netns {self.remote.pid}
+            addr add {HOST}/{PREFIX_LENGTH} dev eth0
+            link set eth0 up
+        """
+        self._ip(self.host, wire)
+        self._ip(
+            self.remote,
+            f"""
+            link set lo up
+            addr add {REMOTE}/{PREFIX_LENGTH} dev eth0
+            addr add {REMOTE_SECOND}/{PREFIX_LENGTH} dev eth0
+            link set eth0 up
+            route add unreachable 203.0.113.128/25
+            route add blackhole 192.0.2.0/24
+            """,
+        )
+        self._ip(
+            self.host,
+            f"""
+            route add default via {REMOTE}
+            route add unreachable 203.0.113.0/25
+            """,
+        )
+        groups = "0 2147483647" if owns_all_ids() else "0 0"
+        self.host.sysctl(ipv4__ping_group_range=groups)
+        self.remote.sysctl(ipv4__ip_forward="1")
+        for space in (self.host, self.remote):
+            self.prepare_tcp(space)
+
+    @staticmethod
+    def _ip(space: Namespace, commands: str) -> None:
+        space.run("ip", "-batch", "-", input=commands)
+
+    def prepare_tcp(self, space: Namespace) -> None:
+        """Make TCP in `space` independent of the machine's default and of earlier connections."""
+        space.sysctl(ipv4__tcp_no_metrics_save="1")
+        try:
+            space.sysctl(ipv4__tcp_congestion_control=self.congestion_control)
+        except PermissionError:  # in a user namespace only what the machine allows may be chosen
+            space.sysctl(ipv4__tcp_congestion_control="reno")
+
+    def set_resolv_conf(self, *servers: str) -> None:
+        """What /etc/resolv.conf holds for those who live on the host."""
+        path = self.workdir / "resolv.conf"
+        mounted = path.exists()
+        path.write_text("".join(f"nameserver {server}\n" for server in servers))
+        path.chmod(0o644)
+        if not mounted:
+            self.host.run("mount", "--bind", str(path), "/etc/resolv.conf")
+
+    def _open_tun(self) -> None:
+        """Give every user of the host namespace the device node, as Debian's udev rules do."""
+        if TUN.stat().st_mode & stat.S_IWOTH:
+            return
+        script = "mount -t tmpfs none /dev/net && mknod -m 666 /dev/net/tun c 10 200"
+        done = self.host.run("sh", "-c", script, check=False)
+        if done.returncode != 0:
+            raise CommandError(f"{TUN} is for root only, and {done.stderr.strip()}")
+
+    def host_command(self, user: User | None = None) -> list[str]:
+        """The prefix that runs a command on the host as `user` (default: the ordinary user)."""
+        return [*self.host.enter, *(user or self.user).become]
+
+    def guest(self, user: User | None = None) -> Guest:
+        """A container without network: user, network and mount namespace of `user`."""
+        guest = Guest(self, user or self.user)
+        self._guests.append(guest)
+        return guest
+
+    def release(self, guest: Guest) -> None:
+        """Close one guest before the rest."""
+        self._guests.remove(guest)
+        guest.close()
+
+    def veth_guest(self, mtu: int, forward_port: int, guest_port: int) -> Guest:
+        """A guest on a veth with the kernel's NAT on the host: the limit, which needs privileges.
+
+        One host port leads to the guest's `guest_port`, as a forward of a daemon would.
+        """
+        guest = self.guest()
+        net = f"10.9.{guest.pid % 256}"
+        self._ip(
+            self.host,
+            f"""
+            link add veth{guest.pid} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {guest.pid}
+            addr add {net}.1/24 dev veth{guest.pid}
+            link set veth{guest.pid} up
+            """,
+        )
+        self._ip(
+            guest,
+            f"""
+            link set lo up
+            addr add {net}.2/24 dev eth0
+            link set eth0 up
+            route add default via {net}.1
+            """,
+        )
+        self.host.sysctl(ipv4__ip_forward="1")
+        rules = f"""
+            table ip lab{guest.pid} {{
+                chain post {{ type nat hook postrouting priority 100;
+                    ip saddr {net}.0/24 oifname "eth0" masquerade; }};
+                chain pre {{ type nat hook prerouting priority -100;
+                    tcp dport {forward_port} dnat to {net}.2:{guest_port}; }};
+            }}
+        """
+        self.host.run("nft", "-f", "-", input=rules)
+        return guest
+
+
+class Guest(Namespace):
+    """The container's side: everything in it is run as its root, which is `user` outside."""
+
+    def __init__(self, bed: Topology, user: User) -> None:
+        self.user = user
+        maker = (*bed.host_command(user), "unshare", "--map-root-user", "--net", "--mount")
+        # nsenter becomes root of the guest; where one id is mapped we are that root already.
+        as_root = () if owns_all_ids() else ("--preserve-credentials",)
+        super().__init__(maker, ("--user", "--net", "--mount", *as_root))
+        bed.prepare_tcp(self)
+
+    def use_resolver(self, address: str, workdir: pathlib.Path) -> None:
+        """Mount a resolv.conf that names `address`, as the manual page's example does."""
+        path = workdir / f"resolv-{self.pid}.conf"
+        path.write_text(f"nameserver {address}\n")
+        path.chmod(0o644)
+        self.run("mount", "--bind", str(path), "/etc/resolv.conf")
+
+    def addresses(self, interface: str = "tap0") -> list[str]:
+        """The IPv4 addresses of an interface with their prefix lengths; [] when there are none."""
+        shown = self.run("ip", "-4", "-o", "addr", "show", "dev", interface, check=False)
+        words = shown.stdout.split()
+        return [words[at + 1] for at, word in enumerate(words) if word == "inet"]
+
+
+def gateway_of(cidr: str) -> str:
+    """The address that stands for the host: network + 2."""
+    return str(ipaddress.ip_network(cidr)[2])
