@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -234,28 +235,25 @@ def _memory(attached: Attached) -> Sample:
     return Sample(used.pss_bytes / 1e6, note=f"RSS {used.rss_bytes / 1e6:.1f}")
 
 
-RATE = {"unit": "Gbit/s", "cost_unit": "CPU s/GB"}
-COUNT = {"unit": "1/s", "cost_unit": "CPU us/op"}
+rate = functools.partial(Cell, unit="Gbit/s", cost_unit="CPU s/GB")
+count = functools.partial(Cell, unit="1/s", cost_unit="CPU us/op")
 CELLS = (
-    Cell("tcp-up", "tcp", "TCP up", measure=tcp(1, down=False), **RATE),
-    Cell("tcp-down", "tcp", "TCP down", measure=tcp(1, down=True), **RATE),
-    Cell("tcp-up-8", "tcp", "TCP up, 8 streams", measure=tcp(8, down=False), **RATE),
-    Cell("tcp-down-8", "tcp", "TCP down, 8 streams", measure=tcp(8, down=True), **RATE),
-    Cell("fwd-in", "fwd", "port forward in", measure=forward_in, **RATE),
-    Cell("udp-up", "udp", "UDP up, 1,400 B", measure=udp(down=False), **RATE),
-    Cell("udp-down", "udp", "UDP down, 1,400 B", measure=udp(down=True), **RATE),
-    Cell("rr", "rr", "request/response", measure=request_rate("rr", one_cpu=True), **COUNT),
-    Cell("rr-free", "rr", "same, on all CPUs", measure=request_rate("rr"), **COUNT),
-    Cell("crr-32", "crr", "connections, 32 at once", measure=request_rate("crr", "32"), **COUNT),
-    Cell(
-        *("crr", "crr", "connections, one by one"),
-        measure=request_rate("crr", "1", one_cpu=True),
-        **COUNT,
+    rate("tcp-up", "tcp", "TCP up", measure=tcp(1, down=False)),
+    rate("tcp-down", "tcp", "TCP down", measure=tcp(1, down=True)),
+    rate("tcp-up-8", "tcp", "TCP up, 8 streams", measure=tcp(8, down=False)),
+    rate("tcp-down-8", "tcp", "TCP down, 8 streams", measure=tcp(8, down=True)),
+    rate("fwd-in", "fwd", "port forward in", measure=forward_in),
+    rate("udp-up", "udp", "UDP up, 1,400 B", measure=udp(down=False)),
+    rate("udp-down", "udp", "UDP down, 1,400 B", measure=udp(down=True)),
+    count("rr", "rr", "request/response", measure=request_rate("rr", one_cpu=True)),
+    count("rr-free", "rr", "same, on all CPUs", measure=request_rate("rr")),
+    count("crr-32", "crr", "connections, 32 at once", measure=request_rate("crr", "32")),
+    count(
+        *("crr", "crr", "connections, one by one"), measure=request_rate("crr", "1", one_cpu=True)
     ),
-    Cell(
+    count(
         *("crr-reuse", "crr", "same, from 64 ports"),
         measure=request_rate("crr", "1", ports=REUSED_PORTS, one_cpu=True),
-        **COUNT,
     ),
     Cell("ready", "rest", "launch to ready", "ms", launch, per_mtu=False),
     Cell("memory", "rest", "memory, fresh (PSS)", "MB", memory_fresh, per_mtu=False),

@@ -125,13 +125,15 @@ class Namespace:
 
         self.call(write)
 
-    def socket(self, kind: int = socket.SOCK_STREAM, family: int = socket.AF_INET) -> socket.socket:
+    def new_socket(
+        self, kind: int = socket.SOCK_STREAM, family: int = socket.AF_INET
+    ) -> socket.socket:
         """A new socket in this namespace."""
         return self.call(socket.socket, family, kind)
 
     def listen(self, address: str = "0.0.0.0", port: int = 0, backlog: int = 512) -> socket.socket:
         """A listening TCP socket in this namespace; port 0 lets the kernel choose."""
-        listener = self.socket()
+        listener = self.new_socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((address, port))
         listener.listen(backlog)
@@ -140,14 +142,14 @@ class Namespace:
 
     def bind_udp(self, address: str = "0.0.0.0", port: int = 0) -> socket.socket:
         """A bound UDP socket in this namespace."""
-        bound = self.socket(socket.SOCK_DGRAM)
+        bound = self.new_socket(socket.SOCK_DGRAM)
         bound.bind((address, port))
         bound.settimeout(10)
         return bound
 
     def connect(self, address: str, port: int, timeout: float = 10.0) -> socket.socket:
         """A TCP connection from this namespace; raises what connect(2) raises."""
-        client = self.socket()
+        client = self.new_socket()
         client.settimeout(timeout)
         try:
             client.connect((address, port))

@@ -10,8 +10,8 @@
 The host routes everything to the remote, except 203.0.113.0/25 (unreachable: connect() says so at
 once); the remote refuses 203.0.113.128/25 with ICMP, and swallows 192.0.2.0/24.
 
-As root the daemon is run by a uid that has no entry in passwd. Inside a user namespace that maps one
-id (`unshare -Ur`: how an ordinary user runs these tests) there is no other uid to take, so the
+As root the daemon is run by a uid that has no entry in passwd. Inside a user namespace that maps
+one id (`unshare -Ur`: how an ordinary user runs these tests) there is no other uid to take, so the
 daemon runs without any capability instead, which to the kernel is the same.
 """
 
