@@ -1,0 +1,206 @@
+"""What the user asked for: the virtual network, the target, the options. Plain data, checked here.
+
+A virtual network is a CIDR from which all addresses follow, as in slirp4netns: gateway = network +
+2, DNS = network + 3, the guest's own address = network + 100. The prefix ends at 25 so that they
+all fit.
+"""
+
+from __future__ import annotations
+
+from _socket import AF_INET, inet_ntop, inet_pton
+
+from slirp.errors import SlirpError
+
+DEFAULT_CIDR = "10.0.2.0/24"
+DEFAULT_MTU = 1500
+# A kernel TCP/IP stack pays per packet, and nothing between us and the container needs small ones.
+# slirp4netns keeps 1500 for the sake of its callers; `pyslirp run` has none to surprise.
+DEFAULT_RUN_MTU = 65520
+MIN_MTU = 68  # RFC 791: every internet module must be able to forward 68 octets
+MAX_MTU = 65521  # the kernel's limit for a TAP: 65535 less the Ethernet header
+MIN_PREFIX_LEN = 1
+MAX_PREFIX_LEN = 25
+MAX_INTERFACE_NAME_BYTES = 15  # IFNAMSIZ less the terminator
+MAC_BYTES = 6
+_MAX_DIGITS = 10  # any 32-bit number
+
+PID = "pid"
+PATH = "path"
+TAPFD = "tapfd"
+
+_GATEWAY_OFFSET = 2
+_DNS_OFFSET = 3
+_GUEST_OFFSET = 100
+# The gateway's MAC is 52:55 followed by its IPv4 address, as libslirp makes it: known to the field,
+# and different for different networks.
+_GATEWAY_MAC_PREFIX = b"\x52\x55"
+
+
+class Network:
+    """The guest's view of its IPv4 network; addresses are 4 bytes in network order."""
+
+    __slots__ = ("address", "dns", "gateway", "guest", "netmask", "prefix_len")
+
+    def __init__(self, address: bytes, prefix_len: int) -> None:
+        first = int.from_bytes(address, "big")
+        self.address = address
+        self.prefix_len = prefix_len
+        self.netmask = _netmask(prefix_len).to_bytes(4, "big")
+        self.gateway = (first + _GATEWAY_OFFSET).to_bytes(4, "big")
+        self.dns = (first + _DNS_OFFSET).to_bytes(4, "big")
+        self.guest = (first + _GUEST_OFFSET).to_bytes(4, "big")
+
+    @property
+    def gateway_mac(self) -> bytes:
+        """The 6 bytes that answer for every address beyond the guest."""
+        return _GATEWAY_MAC_PREFIX + self.gateway
+
+
+class Config:
+    """One command line, understood. Filled by cli, then only read."""
+
+    def __init__(self, mtu: int = DEFAULT_MTU) -> None:
+        self.target_kind = PID  # PID, PATH or TAPFD: what `target` is
+        self.target = ""
+        self.userns_path: str | None = None
+        self.tap_name = ""
+        self.configure = False  # addresses, route and link state are ours to set
+        self.network = parse_cidr(DEFAULT_CIDR)
+        self.mtu = mtu  # bytes of an IP packet
+        self.mac: bytes | None = None  # 6 bytes; None leaves the kernel's random choice
+        self.api_path: str | None = None
+        self.ready_fd: int | None = None
+        self.exit_fd: int | None = None
+        self.host_loopback = True  # the gateway's address reaches the host's 127.0.0.1
+        self.dns = True  # the network's DNS address reaches the host's resolvers
+        self.warnings: list[str] = []
+
+
+class RunConfig(Config):
+    """One `pyslirp run`: the container is ours to make."""
+
+    def __init__(self) -> None:
+        super().__init__(DEFAULT_RUN_MTU)
+        self.tap_name = "tap0"
+        self.configure = True
+        self.command: list[str] = []
+        self.map_current_user = False  # keep the caller's uid instead of becoming root inside
+        self.publish: list[Publication] = []
+
+
+class Publication:
+    """A port of the host to be forwarded from the start: -p [ADDR:]HOST_PORT:GUEST_PORT[/udp]."""
+
+    __slots__ = ("guest_port", "host_addr", "host_port", "proto")
+
+    def __init__(self, proto: str, host_addr: str, host_port: int, guest_port: int) -> None:
+        self.proto = proto
+        self.host_addr = host_addr
+        self.host_port = host_port
+        self.guest_port = guest_port
+
+
+def parse_cidr(text: str) -> Network:
+    """A network address with prefix length, such as 10.0.2.0/24. Raises SlirpError."""
+    address_text, slash, length_text = text.partition("/")
+    if (
+        not slash
+        or not is_number(length_text)
+        or (length_text.startswith("0") and length_text != "0")
+        or set(address_text) - set("0123456789.")
+        or address_text.count(".") != 3
+    ):
+        raise SlirpError(f"invalid CIDR: {text}")
+    try:
+        address = inet_pton(AF_INET, address_text)
+    except OSError:
+        raise SlirpError(f"invalid network address: {address_text}") from None
+    prefix_len = int(length_text)
+    if not MIN_PREFIX_LEN <= prefix_len <= MAX_PREFIX_LEN:
+        raise SlirpError(f"prefix length needs to be {MIN_PREFIX_LEN}-{MAX_PREFIX_LEN}")
+    network = int.from_bytes(address, "big") & _netmask(prefix_len)
+    if network != int.from_bytes(address, "big"):
+        meant = f"{format_ipv4(network.to_bytes(4, 'big'))}/{prefix_len}"
+        raise SlirpError(f"CIDR needs to be a network address like {meant}, not like {text}")
+    return Network(address, prefix_len)
+
+
+def parse_mac(text: str) -> bytes:
+    """Six hex bytes with colons, of a single station. Raises SlirpError."""
+    parts = text.split(":")
+    if len(parts) != MAC_BYTES or not all(_is_hex_byte(part) for part in parts):
+        raise SlirpError(
+            f"\"{text}\" is an invalid MAC address (6 hex bytes, each separated by a ':')"
+        )
+    mac = bytes(int(part, 16) for part in parts)
+    if mac[0] & 1 or not any(mac):
+        raise SlirpError(f'"{text}" is a multicast or zero MAC address')
+    return mac
+
+
+def parse_mtu(text: str) -> int:
+    """Bytes of an IP packet. Raises ValueError."""
+    if not is_number(text) or not MIN_MTU <= int(text) <= MAX_MTU:
+        raise ValueError(text)
+    return int(text)
+
+
+def parse_publication(text: str) -> Publication:
+    """[ADDR:]HOST_PORT:GUEST_PORT[/tcp|/udp]. Raises SlirpError."""
+    ports, _, proto = text.partition("/")
+    host_addr, _, rest = ports.rpartition(":")[0].rpartition(":")
+    guest_text = ports.rpartition(":")[2]
+    if (
+        (proto or "tcp") not in ("tcp", "udp")
+        or ("/" in text and not proto)
+        or not is_port(rest)
+        or not is_port(guest_text)
+        or not is_ipv4(host_addr or "0.0.0.0")
+    ):
+        raise SlirpError(f"invalid port forward: {text} (expected [ADDR:]PORT:PORT[/udp])")
+    return Publication(proto or "tcp", host_addr, int(rest), int(guest_text))
+
+
+def check_tap_name(name: str) -> None:
+    """Refuse what the kernel would refuse or take for a pattern ('%'). Raises SlirpError."""
+    if len(name.encode(errors="surrogateescape")) > MAX_INTERFACE_NAME_BYTES:
+        raise SlirpError(f"invalid TAPNAME: {name}: longer than {MAX_INTERFACE_NAME_BYTES} bytes")
+    if name in ("", ".", "..") or any(c in "/:%" or c.isspace() for c in name):
+        raise SlirpError(f"invalid TAPNAME: {name!r}")
+
+
+def is_number(text: str) -> bool:
+    """Whether `text` is a plain decimal number, without sign, blanks or digits of other scripts."""
+    return text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
+
+
+def is_port(text: str) -> bool:
+    """Whether `text` is a port that a service can have."""
+    return is_number(text) and 1 <= int(text) <= 65535
+
+
+def is_ipv4(text: str) -> bool:
+    """Whether `text` is an IPv4 address in dotted-quad form."""
+    try:
+        inet_pton(AF_INET, text)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def format_ipv4(address: bytes) -> str:
+    """Dotted quad of 4 bytes in network order."""
+    return inet_ntop(AF_INET, address)
+
+
+def format_mac(mac: bytes) -> str:
+    """Six lower-case hex bytes with colons."""
+    return mac.hex(":")
+
+
+def _netmask(prefix_len: int) -> int:
+    return 0xFFFFFFFF << (32 - prefix_len) & 0xFFFFFFFF
+
+
+def _is_hex_byte(text: str) -> bool:
+    return 1 <= len(text) <= 2 and all(c in "0123456789abcdefABCDEF" for c in text)

@@ -1,0 +1,208 @@
+"""The daemon from command line to "ready", in the order that gets there soonest.
+
+  1. fork the helper that opens the TAP in the target's namespaces (netns)
+  2. import the data plane while the helper works
+  3. Engine, API socket, banner
+  4. a thread turns the Engine: packets flow; now write "1" to the ready descriptor
+  5. import asyncio and uvloop, and go on in an event loop (service)
+
+What is imported here is on the way to ready, and a test holds it to that.
+"""
+
+from __future__ import annotations
+
+import os
+
+from slirp import log, netns, signals, tap
+from slirp.apisocket import ApiSocket
+from slirp.config import PID, TAPFD, Config, RunConfig, format_ipv4, format_mac
+from slirp.core import oscalls
+from slirp.forwards import Forwards
+from slirp.resolver import Resolvers
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from slirp.tap import Tap
+
+EXIT_OK = 0
+# Sockets cost a descriptor each, and a soft limit of 1024 is made for programs that use select().
+_MAX_OPEN_FILES = 1 << 16
+
+
+class Daemon:
+    """Everything that lives as long as the daemon does.
+
+    watches:   descriptors that may end us: what to do when one becomes readable, which returns an
+    exit
+               status, or None to go on.
+    on_signal: the same for a signal that arrived, with whether a process sent it; the status may be
+    the
+               negative number of a signal to die by.
+    """
+
+    def __init__(self, config: Config, opened: Tap, signums: list[int]) -> None:
+        from slirp.core.engine import Engine
+
+        raise_file_limit()
+        network = config.network
+        self.engine = Engine(
+            opened.fd,
+            mtu=config.mtu,
+            network4=network.address,
+            prefix_len4=network.prefix_len,
+            gateway4=network.gateway,
+            dns4=network.dns,
+            guest4=network.guest,
+            gateway_mac=network.gateway_mac,
+            guest_mac=opened.mac,
+            offload=opened.offload,
+            host_loopback=config.host_loopback,
+            dns_enabled=config.dns,
+            vnet_hdr=opened.vnet_hdr,
+        )
+        self.resolvers = Resolvers() if config.dns else None
+        if self.resolvers is not None:
+            self.engine.set_dns(self.resolvers.servers)
+        self.forwards = Forwards(self.engine, network.guest)
+        self.watches: dict[int, Callable[[], int | None]] = {}
+        self.on_signal: Callable[[int, bool], int | None] = _die
+        # From here on a signal waits for the event loop, so that the API socket's file is removed.
+        self.signals = signals.SignalFd([*signums, oscalls.SIGUSR1])
+        self.api_socket = ApiSocket(config.api_path) if config.api_path else None
+
+    def serve(self, on_ready: Callable[[], None]) -> int:
+        """Let packets flow, call `on_ready`, and go on until the end. Returns the exit status."""
+        from slirp.driver import ThreadDriver
+
+        self.thread = ThreadDriver(self.engine)
+        self.thread.start()
+        on_ready()
+        from slirp import service
+
+        try:
+            outcome = service.run(self)
+        finally:
+            self.close()
+        if outcome < 0:
+            self.signals.die_by(-outcome)
+        return outcome
+
+    def close(self) -> None:
+        """Give everything back; the API socket before the TAP, for which a successor may wait."""
+        if self.api_socket is not None:
+            self.api_socket.close()
+        self.engine.close()
+
+    def on_link_down(self) -> int:
+        """The TAP has gone, and with it all that we are for."""
+        log.complain("the network namespace has gone")
+        return EXIT_OK
+
+
+def main(config: Config) -> int:
+    """The whole program after the command line. Returns the exit status. Raises SlirpError."""
+    signals.restore_interrupt()
+    if isinstance(config, RunConfig):
+        from slirp import run
+
+        return run.main(config)
+    keep_only(_named_fds(config))
+    for warning in config.warnings:
+        log.warn(warning)
+    target_fd = None
+    if config.target_kind == TAPFD:
+        opened = tap.adopt(int(config.target))
+    else:
+        target_fd = _open_process(config)
+        helper = netns.start(config)
+        import slirp.core.engine  # noqa: F401 (10 ms that the helper needs anyway)
+
+        opened, in_place = helper.receive_tap()
+        if target_fd is not None and not in_place:
+            os.close(target_fd)  # the TAP will tell us of the end
+            target_fd = None
+        helper.reap()
+    daemon = Daemon(config, opened, [oscalls.SIGTERM, oscalls.SIGINT, oscalls.SIGHUP])
+    if config.exit_fd is not None:
+        daemon.watches[config.exit_fd] = lambda: EXIT_OK
+    if target_fd is not None:
+        daemon.watches[target_fd] = lambda: _on_target_exit(config)
+    _announce(config)
+    return daemon.serve(lambda: _notify_ready(config))
+
+
+def keep_only(fds: Iterable[int]) -> None:
+    """Close all descriptors but the standard streams and `fds`: what our caller leaked."""
+    first = log.STDERR + 1
+    for fd in sorted(fd for fd in fds if fd >= first):
+        os.closerange(first, fd)
+        first = fd + 1
+    os.closerange(first, os.sysconf("SC_OPEN_MAX"))
+
+
+def raise_file_limit() -> None:
+    """Allow ourselves as many open files as we may need and are let."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _named_fds(config: Config) -> list[int]:
+    named = [config.ready_fd, config.exit_fd]
+    if config.target_kind == TAPFD:
+        named.append(int(config.target))
+    return [fd for fd in named if fd is not None]
+
+
+def _open_process(config: Config) -> int | None:
+    """A pidfd of the target, or None when it is no process or the helper will say what is wrong."""
+    if config.target_kind != PID:
+        return None
+    try:
+        return os.pidfd_open(int(config.target))
+    except OSError:
+        return None
+
+
+def _on_target_exit(config: Config) -> int:
+    log.complain(f"process {config.target} has ended")
+    return EXIT_OK
+
+
+def _announce(config: Config) -> None:
+    network = config.network
+    log.say("Starting slirp")
+    for label, value in (
+        ("MTU", str(config.mtu)),
+        ("Network", format_ipv4(network.address)),
+        ("Netmask", format_ipv4(network.netmask)),
+        ("Gateway", format_ipv4(network.gateway)),
+        ("DNS", format_ipv4(network.dns) if config.dns else None),
+        ("Recommended IP", format_ipv4(network.guest)),
+        ("API Socket", config.api_path or None),
+        ("MAC address", format_mac(config.mac) if config.mac else None),
+    ):
+        if value is not None:
+            log.say(f"* {label + ':':<16} {value}")
+    if config.host_loopback:
+        log.warn(
+            f"127.0.0.1:* on the host is accessible as {format_ipv4(network.gateway)} "
+            "(set --disable-host-loopback to prohibit connecting to 127.0.0.1:*)"
+        )
+
+
+def _notify_ready(config: Config) -> None:
+    if config.ready_fd is None:
+        return
+    log.put(config.ready_fd, b"1")
+    if config.ready_fd > log.STDERR:
+        os.close(config.ready_fd)
+
+
+def _die(signum: int, _by_process: bool) -> int:
+    return -signum

@@ -1,0 +1,129 @@
+"""Port forwards: a socket of the host each, whose clients the Engine carries to the guest.
+
+Python decides and opens the socket; accepting and carrying is the Engine's. Ids are never used
+again, so that a late remove_hostfwd cannot hit somebody else's forward.
+"""
+
+from __future__ import annotations
+
+import os
+from _socket import (
+    AF_INET,
+    SO_REUSEADDR,
+    SOCK_CLOEXEC,
+    SOCK_DGRAM,
+    SOCK_NONBLOCK,
+    SOCK_STREAM,
+    SOL_SOCKET,
+    inet_pton,
+    socket,
+)
+
+from slirp.config import format_ipv4
+from slirp.errors import SlirpError, reason
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from slirp.core.engine import Engine
+
+TCP = "tcp"
+UDP = "udp"
+_BACKLOG = 4096  # connections; the kernel lowers it to net.core.somaxconn
+
+
+class Forward:
+    """One forward. Addresses are dotted quads, as they are listed."""
+
+    __slots__ = ("engine_id", "guest_addr", "guest_port", "host_addr", "host_port", "proto")
+
+    def __init__(
+        self,
+        engine_id: int,
+        proto: str,
+        host_addr: str,
+        host_port: int,
+        guest_addr: str,
+        guest_port: int,
+    ) -> None:
+        self.engine_id = engine_id
+        self.proto = proto
+        self.host_addr = host_addr
+        self.host_port = host_port
+        self.guest_addr = guest_addr
+        self.guest_port = guest_port
+
+
+class Forwards:
+    """All forwards of a daemon, by id."""
+
+    def __init__(self, engine: Engine, default_guest: bytes) -> None:
+        self._engine = engine
+        self._default_guest = default_guest
+        self._next_id = 1
+        self._by_id: dict[int, Forward] = {}
+
+    def add(
+        self, proto: str, host_addr: str, host_port: int, guest_addr: str, guest_port: int
+    ) -> int:
+        """Open `proto` (TCP, UDP) `host_port` and carry its clients to the guest. Returns an id.
+
+        host_addr "" is every address, guest_addr "" the guest's own. Raises SlirpError when the
+        port cannot be had.
+        """
+        host = inet_pton(AF_INET, host_addr or "0.0.0.0")
+        guest = inet_pton(AF_INET, guest_addr) if guest_addr else bytes(4)
+        if not any(guest):
+            guest = self._default_guest
+        fd = -1
+        try:
+            fd = _open(proto, format_ipv4(host), host_port)
+            engine_id = self._engine.add_forward(proto, fd, guest, guest_port)
+        except OSError as error:
+            if fd >= 0:
+                os.close(fd)
+            where = f"{proto} {format_ipv4(host)}:{host_port}"
+            raise SlirpError(f"cannot forward {where}: {reason(error)}") from None
+        id_ = self._next_id
+        self._next_id += 1
+        self._by_id[id_] = Forward(
+            engine_id, proto, format_ipv4(host), host_port, format_ipv4(guest), guest_port
+        )
+        return id_
+
+    def remove(self, id_: int) -> bool:
+        """Close a forward's port, not its connections. False when there is none of this id."""
+        forward = self._by_id.pop(id_, None)
+        return forward is not None and self._engine.remove_forward(forward.engine_id)
+
+    def entries(self) -> list[dict[str, object]]:
+        """All forwards, oldest first, in the form of list_hostfwd."""
+        return [
+            {
+                "id": id_,
+                "proto": forward.proto,
+                "host_addr": forward.host_addr,
+                "host_port": forward.host_port,
+                "guest_addr": forward.guest_addr,
+                "guest_port": forward.guest_port,
+            }
+            for id_, forward in self._by_id.items()
+        ]
+
+
+def _open(proto: str, host_addr: str, host_port: int) -> int:
+    """A non-blocking socket: listening for TCP, bound for UDP."""
+    kind = SOCK_STREAM if proto == TCP else SOCK_DGRAM
+    sock = socket(AF_INET, kind | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+    try:
+        if proto == TCP:
+            # Else the connections of a forward that was just removed would keep its port for a
+            # minute.
+            sock.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+        sock.bind((host_addr, host_port))
+        if proto == TCP:
+            sock.listen(_BACKLOG)
+        fd: int = sock.detach()
+    except OSError:
+        sock.close()
+        raise
+    return fd

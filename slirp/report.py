@@ -1,0 +1,27 @@
+"""What the daemon can tell about itself: counters and flows as lines of JSON, on SIGUSR1."""
+
+from __future__ import annotations
+
+import json
+
+from slirp import log
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from slirp.core.engine import Engine
+
+
+def collect(engine: Engine) -> str:
+    """One line with the counters, then one for each flow; no newline at the end."""
+    lines = [json.dumps({"stats": engine.stats()})]
+    lines += [json.dumps({"flow": flow}, default=_describe) for flow in engine.flows()]
+    return "\n".join(lines)
+
+
+def write(text: str) -> None:
+    """Write a report to stderr. May wait for the reader: not for the event loop's thread."""
+    log.complain(text)
+
+
+def _describe(value: object) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,213 @@
+"""`pyslirp run`: a command in new namespaces with a network, and nothing to clean up.
+
+    daemon                                  child
+    fork ---------------------------------> new user, network and mount namespaces
+    write the identity maps <-- UNSHARED -- wait
+    import the data plane   -- MAPPED ----> our resolv.conf; TAP, addresses, route
+    Engine, API, forwards   <------- TAP -- wait
+    packets flow            -- GO --------> the command
+
+The command is a child of the daemon: they share the terminal, the daemon passes on the signals that
+are meant for the command and ends with its status, and should the daemon die the kernel kills the
+command.
+"""
+
+from __future__ import annotations
+
+import os
+
+from slirp import daemon, handover, link, log, netns
+from slirp.config import RunConfig, format_ipv4
+from slirp.core import oscalls
+from slirp.errors import SlirpError, reason
+from slirp.resolver import RESOLV_CONF
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket
+
+_UNSHARED = b"unshared"
+_UNSHARED_AS_ROOT = b"unshared, no user namespace"
+_MAPPED = b"mapped"
+_GO = b"go"
+
+# What a shell says of a command that cannot be started, and of one that was killed.
+_EXIT_NOT_EXECUTABLE = 126
+_EXIT_NOT_FOUND = 127
+_EXIT_SIGNAL_BASE = 128
+
+_SIGNALS = [
+    oscalls.SIGHUP,
+    oscalls.SIGINT,
+    oscalls.SIGQUIT,
+    oscalls.SIGTERM,
+    oscalls.SIGUSR2,
+    oscalls.SIGWINCH,
+]
+_SCRATCH = "/tmp"  # any directory that exists everywhere: hidden for a moment, in the child only
+
+
+def main(config: RunConfig) -> int:
+    """Run the command; its exit status, or 128 + n when signal n killed it. Raises SlirpError."""
+    child = handover.fork(lambda sock: _become_command(config, sock))
+    daemon.keep_only([child.sock.fileno()])
+    _let_go_of_streams()
+    if child.receive_step() == _UNSHARED:
+        _map_identity(child.pid, config)
+    child.send_step(_MAPPED)
+    import slirp.core.engine  # noqa: F401 (10 ms that the child needs anyway)
+
+    opened, _ = child.receive_tap()
+    host = daemon.Daemon(config, opened, _SIGNALS)
+    for wish in config.publish:
+        host.forwards.add(wish.proto, wish.host_addr, wish.host_port, "", wish.guest_port)
+    host.on_signal = lambda signum, by_process: _pass_on(child.pid, signum, by_process)
+    host.watches[os.pidfd_open(child.pid)] = lambda: _reap(child.pid)
+    return host.serve(lambda: child.send_step(_GO))
+
+
+def _let_go_of_streams() -> None:
+    """A pipe that the command closes must read as closed, so we hold on to stderr only."""
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(null, 0)
+    os.dup2(null, log.STDOUT)
+    os.close(null)
+
+
+def _map_identity(pid: int, config: RunConfig) -> None:
+    """Decide who the caller is in the new user namespace: root, or with --map-current-user itself.
+
+    Root keeps all identities that it has: a namespace without them could not read its own files.
+    """
+    euid, egid = os.geteuid(), os.getegid()
+    if euid == 0:
+        uid_map, gid_map = _own_extents("uid_map"), _own_extents("gid_map")
+    else:
+        keep = config.map_current_user
+        uid_map = f"{euid if keep else 0} {euid} 1"
+        gid_map = f"{egid if keep else 0} {egid} 1"
+        _write_proc(pid, "setgroups", "deny")  # else gid_map is refused, user_namespaces(7)
+    _write_proc(pid, "uid_map", uid_map)
+    _write_proc(pid, "gid_map", gid_map)
+
+
+def _own_extents(name: str) -> str:
+    """The identities that we have ourselves, each mapped to itself."""
+    with open(f"/proc/self/{name}") as file:
+        extents = [line.split() for line in file]
+    return "".join(f"{inside} {inside} {count}\n" for inside, _, count in extents)
+
+
+def _write_proc(pid: int, name: str, text: str) -> None:
+    try:
+        fd = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise SlirpError(f"cannot write {name} of the user namespace: {reason(error)}") from None
+
+
+def _pass_on(pid: int, signum: int, by_process: bool) -> None:
+    """Give the command a signal that was sent to us; the terminal's it has got by itself."""
+    if by_process:
+        try:
+            os.kill(pid, signum)
+        except OSError as error:
+            log.complain(f"pyslirp: cannot pass on signal {signum}: {reason(error)}")
+
+
+def _reap(pid: int) -> int:
+    _, status = os.waitpid(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else _EXIT_SIGNAL_BASE - code
+
+
+# ---- the child -------------------------------------------------------------------------------
+
+
+def _become_command(config: RunConfig, sock: socket) -> None:
+    parent = os.getppid()
+    sock.send(_UNSHARED if _unshare() else _UNSHARED_AS_ROOT)
+    _await(sock, _MAPPED)
+    if config.dns:
+        _mount_resolv_conf(config)
+    try:
+        opened = netns.open_in_place(config.tap_name)
+    except OSError as error:
+        raise SlirpError(f"cannot set up {config.tap_name}: {reason(error)}") from None
+    link.configure(config.tap_name, config)
+    opened.mac = config.mac or opened.mac
+    handover.send_tap(sock, opened, in_place=True)
+    _await(sock, _GO)
+    # After the last change of identity, which would clear it.
+    oscalls.set_parent_death_signal(oscalls.SIGKILL)
+    if os.getppid() == parent:
+        _exec(config.command)
+
+
+def _await(sock: socket, step: bytes) -> None:
+    if sock.recv(len(step)) != step:
+        os._exit(1)  # the daemon has ended, and said why
+
+
+def _unshare() -> bool:
+    """Leave for new namespaces; whether there is a user namespace among them."""
+    network_and_mounts = oscalls.CLONE_NEWNET | oscalls.CLONE_NEWNS
+    try:
+        oscalls.unshare(oscalls.CLONE_NEWUSER | network_and_mounts)
+        return True
+    except OSError as error:
+        if os.geteuid() != 0:
+            raise SlirpError(
+                f"cannot create a user namespace: {reason(error)} "
+                "(see user.max_user_namespaces and your system's rules for unprivileged ones)"
+            ) from None
+    try:
+        oscalls.unshare(network_and_mounts)  # root does without
+        return False
+    except OSError as error:
+        raise SlirpError(f"cannot create namespaces: {reason(error)}") from None
+
+
+def _mount_resolv_conf(config: RunConfig) -> None:
+    """Let the command see a resolv.conf with our DNS and the host's search domains.
+
+    The file lives on a tmpfs of its own that is out of sight as soon as the file is in place: the
+    host's file system is not touched, and need not be writable.
+    """
+    text = _resolv_conf(format_ipv4(config.network.dns))
+    oscalls.mount("none", "/", "", oscalls.MS_REC | oscalls.MS_PRIVATE)
+    flags = oscalls.MS_NOSUID | oscalls.MS_NODEV
+    oscalls.mount("tmpfs", _SCRATCH, "tmpfs", flags, "size=64k,mode=0755")
+    try:
+        source = f"{_SCRATCH}/resolv.conf"
+        with open(source, "w") as file:
+            file.write(text)
+        oscalls.mount(source, RESOLV_CONF, "", oscalls.MS_BIND)
+    except OSError as error:
+        log.complain(f"pyslirp: {RESOLV_CONF} stays the host's: {reason(error)}")
+    finally:
+        oscalls.umount(_SCRATCH, oscalls.MNT_DETACH)
+
+
+def _resolv_conf(dns: str) -> str:
+    lines = [f"nameserver {dns}\n"]
+    try:
+        with open(RESOLV_CONF, errors="surrogateescape") as file:
+            lines += [line for line in file if line.split()[:1] in (["search"], ["options"])]
+    except OSError:
+        pass  # no search domains, then
+    return "".join(lines)
+
+
+def _exec(command: list[str]) -> None:
+    for signum in (oscalls.SIGPIPE, oscalls.SIGXFSZ):  # which Python ignores
+        oscalls.reset_signal(signum)
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        log.complain(f"pyslirp: {command[0]}: {reason(error)}")
+        missing = isinstance(error, FileNotFoundError)
+        os._exit(_EXIT_NOT_FOUND if missing else _EXIT_NOT_EXECUTABLE)

@@ -1,0 +1,107 @@
+"""The asyncio half of the daemon: everything that happens after "ready".
+
+Imported only then, since asyncio and uvloop take longer to import than all that precedes them.
+"""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import functools
+import socket
+
+from slirp import api, report
+from slirp.core import oscalls
+from slirp.driver import LoopDriver
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from slirp.daemon import Daemon
+
+
+def run(daemon: Daemon) -> int:
+    """Serve until something ends us: an exit status, or minus the signal to die by."""
+    loop = _new_loop()
+    try:
+        return loop.run_until_complete(_Service(daemon, loop).run())
+    finally:
+        loop.close()
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+
+        loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    except Exception:  # missing, or built for another libc or kernel: asyncio's own loop will do
+        return asyncio.new_event_loop()
+    return loop
+
+
+class _Service:
+    def __init__(self, daemon: Daemon, loop: asyncio.AbstractEventLoop) -> None:
+        self._daemon = daemon
+        self._loop = loop
+        self._ended: asyncio.Future[int] = loop.create_future()
+        self._reporting = _thread.allocate_lock()
+
+    async def run(self) -> int:
+        daemon = self._daemon
+        if not daemon.thread.stop():
+            return daemon.on_link_down()
+        self._watch(daemon.signals.fd, self._on_signals)
+        for fd, on_readable in daemon.watches.items():
+            self._watch(fd, functools.partial(self._on_watched, on_readable))
+        driver = LoopDriver(self._loop, daemon.engine, daemon.resolvers, self._on_link_down)
+        driver.start()
+        server = await self._serve_api()
+        try:
+            return await self._ended
+        finally:
+            if server is not None:
+                server.close()
+            driver.stop()
+            for fd in (daemon.signals.fd, *daemon.watches):
+                self._loop.remove_reader(fd)
+
+    async def _serve_api(self) -> asyncio.Server | None:
+        api_socket = self._daemon.api_socket
+        if api_socket is None:
+            return None
+        listener = socket.socket(fileno=api_socket.sock.detach())
+        serve = functools.partial(api.serve_client, self._daemon.forwards)
+        return await asyncio.start_unix_server(serve, sock=listener, limit=api.MAX_REQUEST_BYTES)
+
+    def _watch(self, fd: int, on_readable: Callable[[], None]) -> None:
+        try:
+            self._loop.add_reader(fd, on_readable)
+        except PermissionError:  # epoll cannot wait for files, which are always readable
+            self._loop.call_soon(on_readable)
+
+    def _on_watched(self, on_readable: Callable[[], int | None]) -> None:
+        self._end(on_readable())
+
+    def _on_link_down(self) -> None:
+        self._end(self._daemon.on_link_down())
+
+    def _on_signals(self) -> None:
+        for signum, by_process in self._daemon.signals.read():
+            if signum == oscalls.SIGUSR1:
+                self._report()
+            else:
+                self._end(self._daemon.on_signal(signum, by_process))
+
+    def _end(self, outcome: int | None) -> None:
+        if outcome is not None and not self._ended.done():
+            self._ended.set_result(outcome)
+
+    def _report(self) -> None:
+        # Whoever reads our stderr may be slow or stuck, so a thread writes, one report at a time.
+        if self._reporting.acquire(blocking=False):
+            _thread.start_new_thread(self._write_report, (report.collect(self._daemon.engine),))
+
+    def _write_report(self, text: str) -> None:
+        report.write(text)
+        self._reporting.release()
