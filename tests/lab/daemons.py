@@ -68,7 +68,8 @@ class Slirp:
     """One running daemon, attached to a guest.
 
     `options` come before the target; `target` replaces the guest's pid. With `configure` the daemon
-    sets the address itself (-c). `ready_seconds` is the time from launch to the ready byte.
+    sets the address itself (-c). `ready_seconds` is the time from launch to the ready byte;
+    `ended_by_test` says whether its end was asked for.
     """
 
     def __init__(
@@ -86,6 +87,8 @@ class Slirp:
         env: Mapping[str, str] | None = None,
         **popen: Any,
     ) -> None:
+        self.guest = guest
+        self.ended_by_test = False
         self.output_path = bed.workdir / f"daemon-{next(_serial)}.log"
         self.api_path = bed.workdir / f"api-{next(_serial)}.sock" if api else None
         ready_read, ready_write = os.pipe()
@@ -139,12 +142,19 @@ class Slirp:
 
     def hang_up(self) -> None:
         """Close our end of the exit fd, as a container monitor that dies does."""
+        self.ended_by_test = True
         if self._exit_write >= 0:
             os.close(self._exit_write)
             self._exit_write = -1
 
+    def send_signal(self, number: int) -> None:
+        """Send a signal that is meant to end it."""
+        self.ended_by_test = True
+        self.process.send_signal(number)
+
     def wait(self, timeout: float = STOP_SECONDS) -> int:
         """The exit status, negative for a signal."""
+        self.ended_by_test = True
         return self.process.wait(timeout=timeout)
 
     def stop(self) -> None:

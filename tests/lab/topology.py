@@ -81,6 +81,7 @@ class Topology:
     def __init__(self, congestion_control: str = "cubic") -> None:
         self.congestion_control = congestion_control
         self.user = ordinary_user()
+        self.ping_groups = "0 2147483647" if owns_all_ids() else "0 0"
         self.workdir = pathlib.Path(tempfile.mkdtemp(prefix="pyslirp-lab-"))
         os.chown(self.workdir, self.user.uid, -1)
         self.host = Namespace(("unshare", "--net", "--mount"), ("--net", "--mount"))
@@ -132,8 +133,7 @@ class Topology:
             route add unreachable 203.0.113.0/25
             """,
         )
-        groups = "0 2147483647" if owns_all_ids() else "0 0"
-        self.host.sysctl(ipv4__ping_group_range=groups)
+        self.host.sysctl(ipv4__ping_group_range=self.ping_groups)
         self.remote.sysctl(ipv4__ip_forward="1")
         for space in (self.host, self.remote):
             self.prepare_tcp(space)

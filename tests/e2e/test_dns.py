@@ -1,0 +1,91 @@
+"""Name service at network + 3: dig through the host's resolvers, UDP and TCP, and its absence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from lab.daemons import Slirp
+from lab.servers import DNS_PORT, DnsServer, serve_http
+from lab.topology import REMOTE, Guest, Topology
+
+Attach = Callable[..., Slirp]
+DNS = "10.0.2.3"
+LONG_ANSWER_BYTES = 3000
+
+
+def dig(guest: Guest, *arguments: str, server: str = DNS) -> str:
+    """The short answer of dig."""
+    options = ("+short", "+tries=2", "+time=2")
+    return guest.run("dig", f"@{server}", *options, *arguments).stdout.strip()
+
+
+@pytest.mark.parametrize("transport", ["+notcp", "+tcp"])
+def test_name_is_resolved(dns: DnsServer, net: Slirp, transport: str) -> None:
+    assert dig(net.guest, transport, "example.test", "A") == "192.0.2.80"
+
+
+def test_truncated_answer_is_fetched_over_tcp(dns: DnsServer, net: Slirp) -> None:
+    before = dns.queries["tcp"]
+    answer = dig(net.guest, "long.test", "TXT")
+    assert len(answer.replace('"', "").replace(" ", "")) == LONG_ANSWER_BYTES
+    assert dns.queries["tcp"] == before + 1
+
+
+def test_unknown_name_stays_unknown(dns: DnsServer, net: Slirp) -> None:
+    done = net.guest.run("dig", f"@{DNS}", "+tries=1", "no-such.test")
+    assert "status: NXDOMAIN" in done.stdout
+
+
+def test_other_names_servers_are_reached_directly(dns: DnsServer, net: Slirp) -> None:
+    assert dig(net.guest, "example.test", server=REMOTE) == "192.0.2.80"
+
+
+def test_curl_by_name(bed: Topology, dns: DnsServer, net: Slirp) -> None:
+    net.guest.use_resolver(DNS, bed.workdir)
+    with serve_http(bed.remote.listen(), 1000) as port:
+        got = net.guest.run("curl", "-sS", "-o", "/dev/null", "-w", "%{size_download}",
+                            f"http://remote.test:{port}/").stdout  # fmt: skip
+    assert got == "1000"
+
+
+def test_dns_moves_with_the_cidr(dns: DnsServer, attach: Attach) -> None:
+    net = attach("--cidr=10.33.44.0/24")
+    assert dig(net.guest, "example.test", server="10.33.44.3") == "192.0.2.80"
+
+
+@pytest.fixture
+def host_resolver(bed: Topology) -> Iterator[Callable[..., None]]:
+    """Change the host's resolv.conf for one test."""
+    yield bed.set_resolv_conf
+    bed.set_resolv_conf(REMOTE)
+
+
+def test_host_resolver_on_loopback(
+    bed: Topology, net: Slirp, host_resolver: Callable[..., None]
+) -> None:
+    host_resolver("127.0.0.1")
+    server = DnsServer(
+        bed.host.bind_udp("127.0.0.1", DNS_PORT),
+        bed.host.listen("127.0.0.1", DNS_PORT),
+        {"local.test": "192.0.2.1"},
+    )
+    with server.running():
+        net.guest.run("sleep", "2.5")  # resolv.conf is looked at again every few seconds
+        assert dig(net.guest, "local.test") == "192.0.2.1"
+
+
+@pytest.mark.beyond
+def test_disable_dns_refuses_at_once(dns: DnsServer, attach: Attach) -> None:
+    net = attach("--disable-dns")
+    with pytest.raises(ConnectionRefusedError):
+        net.guest.connect(DNS, DNS_PORT, timeout=3).close()
+
+
+def test_disable_dns(dns: DnsServer, attach: Attach) -> None:
+    net = attach("--disable-dns")
+    before = dict(dns.queries)
+    options = ("+tries=1", "+time=1")
+    assert net.guest.run("dig", f"@{DNS}", *options, "example.test", check=False).returncode != 0
+    assert dns.queries == before
+    assert dig(net.guest, "example.test", server=REMOTE) == "192.0.2.80"
