@@ -1,8 +1,9 @@
 # cython: language_level=3
-"""System calls that the os module of Python 3.11 lacks: namespaces, mounts, signals as a descriptor.
+"""System calls that the os module of Python 3.11 lacks: namespaces, mounts, signals by descriptor.
 
-Each is the call of section 2 of the manual with Python's conventions: OSError instead of -1. None of them
-is called while traffic flows. The signals' numbers are here because the signal module takes 5 ms to import.
+Each is the call of section 2 of the manual with Python's conventions: OSError instead of -1. None
+of them is called while traffic flows. The signals' numbers are here because the signal module takes
+5 ms to import.
 """
 import os
 
@@ -120,7 +121,7 @@ def set_parent_death_signal(int signum):
 
 
 def signal_fd(list signals):
-    """Block `signals` in this thread and return a non-blocking descriptor that delivers them instead."""
+    """Block `signals` in this thread; returns a non-blocking descriptor that delivers them."""
     cdef sigset_t selected = _sigset(signals)
     if pthread_sigmask(SIG_BLOCK, &selected, NULL) != 0:
         raise ValueError(signals)

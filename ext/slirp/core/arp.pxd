@@ -1,0 +1,12 @@
+# cython: language_level=3
+"""ARP (RFC 826): we answer for the gateway's and the DNS address, and for no other, so that the guest's duplicate detection
+(RFC 5227) works. Who asks, or answers, is remembered.
+"""
+from libc.stdint cimport uint8_t, uint32_t
+
+from .ctx cimport Ctx
+from .stats cimport Drop
+from .wire cimport Addr
+
+
+cdef Drop arp_input(Ctx *c, const uint8_t *p, uint32_t n) noexcept nogil

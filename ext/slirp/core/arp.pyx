@@ -1,0 +1,71 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""ARP: see arp.pxd."""
+from libc.stdint cimport uint16_t
+from libc.string cimport memcpy, memset
+
+from .fwd cimport fwd_is_ours
+from .ip cimport neigh_learn
+from .linux cimport iovec
+from .stats cimport (
+    CTR_BYTES_TO_GUEST, CTR_FRAMES_TO_GUEST, CTR_LINK_SEND_FAILED, DROP_ARP_MALFORMED, DROP_ARP_NOT_FOR_US, DROP_NONE,
+    stats_add, stats_count,
+)
+from .wire cimport ETH_ALEN, ETH_HLEN, ETH_P_ARP, ETH_P_IP, VNET_HLEN, addr_get4, addr_set4, load_be16, load_be32, store_be16
+
+cdef enum:
+    ARP_BYTES = 28                  # for Ethernet and IPv4
+    ARP_REQUEST = 1
+    ARP_REPLY = 2
+    # offsets: hardware type 0, protocol type 2, lengths 4 and 5, operation 6, sender 8 and 14, target 18 and 24
+    ARP_SENDER_MAC = 8
+    ARP_SENDER_IP = 14
+    ARP_TARGET_MAC = 18
+    ARP_TARGET_IP = 24
+
+
+cdef void send_reply(Ctx *c, const uint8_t *request) noexcept nogil:
+    cdef uint8_t frame[VNET_HLEN + ETH_HLEN + ARP_BYTES]
+    cdef uint8_t *eth = frame + VNET_HLEN
+    cdef uint8_t *p = eth + ETH_HLEN
+    cdef iovec iov
+    memset(frame, 0, VNET_HLEN)
+    memcpy(eth, request + ARP_SENDER_MAC, ETH_ALEN)
+    memcpy(eth + ETH_ALEN, c.conf.gateway_mac, ETH_ALEN)
+    store_be16(eth + 12, ETH_P_ARP)
+    memcpy(p, request, 6)
+    store_be16(p + 6, ARP_REPLY)
+    memcpy(p + ARP_SENDER_MAC, c.conf.gateway_mac, ETH_ALEN)
+    memcpy(p + ARP_SENDER_IP, request + ARP_TARGET_IP, 4)
+    memcpy(p + ARP_TARGET_MAC, request + ARP_SENDER_MAC, ETH_ALEN)
+    memcpy(p + ARP_TARGET_IP, request + ARP_SENDER_IP, 4)
+    iov.iov_base = frame
+    iov.iov_len = sizeof(frame)
+    if c.link.send(c.link.impl, &iov, 1) < 0:
+        stats_count(&c.stats, CTR_LINK_SEND_FAILED)
+        return
+    stats_count(&c.stats, CTR_FRAMES_TO_GUEST)
+    stats_add(&c.stats, CTR_BYTES_TO_GUEST, sizeof(frame) - VNET_HLEN)
+
+
+cdef Drop arp_input(Ctx *c, const uint8_t *p, uint32_t n) noexcept nogil:
+    """A request or reply of the guest's: `n` bytes behind the Ethernet header."""
+    cdef Addr sender, target
+    cdef uint32_t sender4
+    cdef uint16_t operation
+    if n < ARP_BYTES:
+        return DROP_ARP_MALFORMED
+    operation = load_be16(p + 6)
+    if (load_be16(p) != 1 or load_be16(p + 2) != ETH_P_IP or p[4] != ETH_ALEN or p[5] != 4
+            or operation not in (ARP_REQUEST, ARP_REPLY) or p[ARP_SENDER_MAC] & 1):
+        return DROP_ARP_MALFORMED
+    addr_set4(&sender, p + ARP_SENDER_IP)
+    addr_set4(&target, p + ARP_TARGET_IP)
+    sender4 = load_be32(p + ARP_SENDER_IP)
+    # An RFC 5227 probe has no sender address yet. Nobody takes our own addresses away from us.
+    if sender4 and (sender4 & c.conf.mask4) == c.conf.network4 and not fwd_is_ours(c, &sender):
+        neigh_learn(c, &sender, p + ARP_SENDER_MAC)
+    if not fwd_is_ours(c, &target):
+        return DROP_NONE if addr_get4(&target) == sender4 else DROP_ARP_NOT_FOR_US
+    if operation == ARP_REQUEST and not (sender4 and fwd_is_ours(c, &sender) and addr_get4(&target) != sender4):
+        send_reply(c, p)
+    return DROP_NONE

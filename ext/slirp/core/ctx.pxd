@@ -1,0 +1,109 @@
+# cython: language_level=3
+"""Ctx: all that a handler may touch. One per Stack; nothing in ext/ is global and mutable."""
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from .blocks cimport BlockPool
+from .conn cimport Flow
+from .flow cimport FlowTable
+from .hostops cimport HostOps, LinkOps
+from .siphash cimport SipKey
+from .stats cimport Stats
+from .timers cimport TimerWheel
+from .wire cimport FRAME_MAX_BYTES, HEADROOM_BYTES, Addr, usec_t
+
+
+cdef enum:
+    NEIGH_SLOTS = 64                # guests whose hardware address is known
+    FORWARDS_MAX = 1024
+    DNS_MAX = 8
+
+    LINK_CSUM = 1                   # the guest takes NEEDS_CSUM (TUN_F_CSUM)
+    LINK_TSO4 = 2                   # and unsegmented TCP (TUN_F_TSO4, TUN_F_TSO6)
+    LINK_TSO6 = 4
+    LINK_TSO_ECN = 8
+    LINK_USO4 = 32                  # and unsegmented UDP (TUN_F_USO4, TUN_F_USO6)
+    LINK_USO6 = 64
+
+
+cdef struct Conf:                   # written once, by Stack
+    uint32_t mtu
+    uint8_t gateway_mac[6]
+    uint8_t guest_mac[6]            # of the TAP; all zero: unknown
+    Addr gateway4
+    Addr dns4
+    Addr guest4
+    uint32_t network4
+    uint32_t mask4
+    uint32_t offload                # LINK_*, as TUNSETOFFLOAD granted them
+    bint host_loopback
+    bint dns_enabled
+    uint32_t tcp_buffer_bytes       # per connection and direction
+    uint32_t max_half_open
+    uint32_t max_udp_flows
+
+
+cdef struct Neigh:                  # a guest's address and where its frames come from
+    Addr addr
+    uint8_t mac[6]
+    bint valid
+
+
+cdef struct Forward:                # a port of the host that leads into the guest
+    int fd                          # -1: free
+    uint8_t proto
+    Addr guest_addr
+    uint16_t guest_port
+    uint32_t generation
+    bint readable
+
+
+cdef struct RateLimit:              # a token bucket
+    uint64_t tokens_us
+    usec_t last_us
+
+
+cdef struct Ctx:
+    usec_t now_us                   # of the batch in hand
+    Conf conf
+    SipKey secret                   # for sequence numbers and time-stamps; the flow table has its own
+    Stats stats
+    FlowTable flows
+    TimerWheel timers
+    BlockPool pool
+    HostOps host
+    LinkOps link
+    Flow *touched                   # flows to be served when the batch is over, first to last
+    Flow *touched_last
+    uint8_t frame_mac[6]            # source of the frame in hand
+    Neigh neigh[64]
+    Addr dns_servers[8]
+    uint32_t n_dns
+    Forward *forwards               # FORWARDS_MAX of them
+    uint16_t ip_id
+    RateLimit icmp_limit
+    RateLimit challenge_limit
+    uint8_t scratch[65535 + 14 + 138]   # one datagram of the host, behind room for its headers
+
+
+cdef inline void touch(Ctx *c, Flow *flow) noexcept nogil:
+    """Have the flow served when the batch is over."""
+    if flow.touched:
+        return
+    flow.touched = True
+    flow.touched_next = NULL
+    if c.touched_last != NULL:
+        c.touched_last.touched_next = flow
+    else:
+        c.touched = flow
+    c.touched_last = flow
+
+
+cdef inline bint rate_allows(RateLimit *limit, usec_t now_us, uint64_t per_second, uint64_t burst) noexcept nogil:
+    """Take a token, of which `per_second` come in and at most `burst` are kept; False when there is none."""
+    cdef uint64_t cost = 1000000 // per_second
+    limit.tokens_us = min(limit.tokens_us + (now_us - limit.last_us), burst * cost)
+    limit.last_us = now_us
+    if limit.tokens_us < cost:
+        return False
+    limit.tokens_us -= cost
+    return True

@@ -1,0 +1,286 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""ICMP echo and errors: see icmp.pxd for the theory."""
+from libc.string cimport memcpy, memset
+
+from .conn cimport FLOW_PING, FlowKey
+from .csum cimport csum_add, csum_fold, csum_store
+from .ctx cimport rate_allows
+from .flow cimport LRU_PING, flow_alloc, flow_free, flow_handle, flow_lookup, flow_set_class, flow_unhash, flow_use
+from .fwd cimport ROUTE_WORLD, Target, fwd_is_ours, fwd_route
+from .hostops cimport EVENT_ERROR, REF_FLOW, Datagram, ref_make
+from .ip cimport OutFrame, ip_output
+from .linux cimport EACCES, ECONNREFUSED, EHOSTDOWN, EHOSTUNREACH, EMSGSIZE, ENETDOWN, ENETUNREACH, EPERM
+from .stats cimport (
+    CTR_HOST_RX_DROPPED, CTR_ICMP_ERRORS_LIMITED, CTR_ICMP_ERRORS_SENT, DROP_ICMP_BAD_CHECKSUM,
+    DROP_ICMP_MALFORMED, DROP_ICMP_NO_PING_SOCKET, DROP_ICMP_TYPE_UNKNOWN, DROP_IP4_BAD_DESTINATION, DROP_NONE, stats_count,
+)
+from .timers cimport timer_cancel, timer_set
+from .wire cimport (
+    ETH_ALEN, FRAME_MAX_BYTES, HEADROOM_BYTES, ICMP_HLEN, IP4_DF, IP4_HLEN, IP_PROTO_ICMP, IP_PROTO_TCP, IP_PROTO_UDP,
+    IP_TTL_DEFAULT, addr_get4, load_be16, store_be16, store_be32, usec_t,
+)
+
+cdef enum:
+    PING_TIMEOUT_US = 30000000
+    PING_FLOWS_MAX = 1024
+    PING_BATCH = 32                 # replies read from one socket before others have their turn
+    ICMP_ERRORS_PER_SECOND = 1000   # RFC 1812 4.3.2.8
+    ICMP_ERRORS_BURST = 200
+    QUOTE_MAX_BYTES = 548           # RFC 1812 4.3.2.3: as much of the original as fits into 576 bytes
+
+
+# ---- errors to the guest -----------------------------------------------------------------------------------------------
+
+cdef void send_error(Ctx *c, const Addr *guest_addr, const uint8_t *mac, uint8_t icmp_type, uint8_t icmp_code,
+                     uint32_t rest, const uint8_t *quote, uint32_t n_quote, const Addr *src) noexcept nogil:
+    """An ICMP error about the datagram that `quote` begins with."""
+    cdef uint8_t buf[HEADROOM_BYTES + ICMP_HLEN]
+    cdef OutFrame out
+    if not rate_allows(&c.icmp_limit, c.now_us, ICMP_ERRORS_PER_SECOND, ICMP_ERRORS_BURST):
+        stats_count(&c.stats, CTR_ICMP_ERRORS_LIMITED)
+        return
+    memset(&out, 0, sizeof(OutFrame))
+    out.src = src[0]
+    out.dst = guest_addr[0]
+    out.proto = IP_PROTO_ICMP
+    out.guest_mac = mac
+    out.no_csum = True
+    out.l4 = buf + HEADROOM_BYTES
+    out.l4_bytes = ICMP_HLEN
+    out.l4[0] = icmp_type
+    out.l4[1] = icmp_code
+    store_be16(out.l4 + 2, 0)
+    store_be32(out.l4 + 4, rest)
+    out.payload[0].iov_base = <void *>quote
+    out.payload[0].iov_len = min(n_quote, <uint32_t>QUOTE_MAX_BYTES)
+    out.n_payload = 1
+    out.payload_bytes = <uint32_t>out.payload[0].iov_len
+    csum_store(out.l4 + 2, csum_add(csum_add(0, out.l4, ICMP_HLEN), quote, out.payload_bytes))
+    ip_output(c, &out)
+    stats_count(&c.stats, CTR_ICMP_ERRORS_SENT)
+
+
+cdef void icmp_error(Ctx *c, const IpHdr *ip, uint8_t icmp_type, uint8_t icmp_code) noexcept nogil:
+    """Refuse a datagram of the guest's; never one that is itself an ICMP error (RFC 1122 3.2.2)."""
+    if ip.proto == IP_PROTO_ICMP and (ip.payload_bytes == 0 or ip.payload[0] != ICMP_ECHO):
+        return
+    send_error(c, &ip.src, c.frame_mac, icmp_type, icmp_code, 0, ip.header, ip.header_bytes + ip.payload_bytes,
+               &c.conf.gateway4)
+
+
+cdef void build_quote(uint8_t *p, const Addr *guest_addr, const Addr *dest, uint8_t proto, uint32_t payload_bytes) noexcept nogil:
+    """The IP header that the guest had sent, as far as it is known still."""
+    memset(p, 0, IP4_HLEN)
+    p[0] = 0x45
+    store_be16(p + 2, <uint16_t>(IP4_HLEN + payload_bytes))
+    store_be16(p + 6, IP4_DF)
+    p[8] = IP_TTL_DEFAULT
+    p[9] = proto
+    store_be32(p + 12, addr_get4(guest_addr))
+    store_be32(p + 16, addr_get4(dest))
+    csum_store(p + 10, csum_add(0, p, IP4_HLEN))
+
+
+cdef void icmp_unreachable_for_tcp(Ctx *c, const Flow *flow, uint8_t icmp_code) noexcept nogil:
+    """The guest's SYN could not be delivered: destination unreachable."""
+    cdef uint8_t quote[IP4_HLEN + 20]
+    build_quote(quote, &flow.key.guest_addr, &flow.key.dest_addr, IP_PROTO_TCP, 20)
+    memset(quote + IP4_HLEN, 0, 20)
+    store_be16(quote + IP4_HLEN, flow.key.guest_port)
+    store_be16(quote + IP4_HLEN + 2, flow.key.dest_port)
+    store_be32(quote + IP4_HLEN + 4, flow.body.tcp.irs)
+    quote[IP4_HLEN + 12] = 0x50
+    quote[IP4_HLEN + 13] = 0x02
+    send_error(c, &flow.key.guest_addr, flow.guest_mac, ICMP_UNREACHABLE, icmp_code, 0, quote, IP4_HLEN + 20,
+               &c.conf.gateway4)
+
+
+cdef bint icmp_from_error(const HostError *error, uint8_t *icmp_type, uint8_t *icmp_code) noexcept nogil:
+    """The ICMP message that says what the host's error says. False: nothing the guest needs to know."""
+    if error.from_icmp:
+        icmp_type[0] = error.icmp_type
+        icmp_code[0] = error.icmp_code
+        return error.icmp_type == ICMP_UNREACHABLE or error.icmp_type == ICMP_TIME_EXCEEDED
+    icmp_type[0] = ICMP_UNREACHABLE
+    if error.error == ECONNREFUSED:
+        icmp_code[0] = ICMP_PORT_UNREACHABLE
+    elif error.error == EHOSTUNREACH or error.error == EHOSTDOWN:
+        icmp_code[0] = ICMP_HOST_UNREACHABLE
+    elif error.error == ENETUNREACH or error.error == ENETDOWN:
+        icmp_code[0] = ICMP_NET_UNREACHABLE
+    elif error.error == EACCES or error.error == EPERM:
+        icmp_code[0] = ICMP_ADMIN_PROHIBITED
+    elif error.error == EMSGSIZE and error.mtu:
+        icmp_code[0] = ICMP_FRAG_NEEDED
+    else:
+        return False
+    return True
+
+
+cdef void error_for_flow(Ctx *c, const Flow *flow, const HostError *error, const uint8_t *quote, uint32_t n) noexcept nogil:
+    cdef uint8_t icmp_type = 0
+    cdef uint8_t icmp_code = 0
+    cdef uint32_t rest
+    if not icmp_from_error(error, &icmp_type, &icmp_code):
+        return
+    rest = error.mtu & 0xFFFF if icmp_type == ICMP_UNREACHABLE and icmp_code == ICMP_FRAG_NEEDED else 0
+    send_error(c, &flow.key.guest_addr, flow.guest_mac, icmp_type, icmp_code, rest, quote, n,
+               &error.offender_addr if error.from_icmp and error.offender_addr.w[1] else &c.conf.gateway4)
+
+
+cdef void icmp_error_for_udp(Ctx *c, const Flow *flow, const Addr *dest, uint16_t dest_port, const HostError *error) noexcept nogil:
+    """A datagram of this flow to `dest`:`dest_port` met an error on its way."""
+    cdef uint8_t quote[IP4_HLEN + 8]
+    build_quote(quote, &flow.key.guest_addr, dest, IP_PROTO_UDP, 8)
+    store_be16(quote + IP4_HLEN, flow.key.guest_port)
+    store_be16(quote + IP4_HLEN + 2, dest_port)
+    store_be16(quote + IP4_HLEN + 4, 8)
+    store_be16(quote + IP4_HLEN + 6, 0)
+    error_for_flow(c, flow, error, quote, IP4_HLEN + 8)
+
+
+# ---- echo ----------------------------------------------------------------------------------------------------------------
+
+cdef void send_echo_reply(Ctx *c, const Addr *src, const Addr *guest_addr, const uint8_t *mac, uint16_t ident, uint16_t seq,
+                          const uint8_t *data, uint32_t n, uint8_t ttl) noexcept nogil:
+    cdef uint8_t buf[HEADROOM_BYTES + ICMP_HLEN]
+    cdef OutFrame out
+    memset(&out, 0, sizeof(OutFrame))
+    out.src = src[0]
+    out.dst = guest_addr[0]
+    out.proto = IP_PROTO_ICMP
+    out.ttl = ttl
+    out.guest_mac = mac
+    out.no_csum = True
+    out.l4 = buf + HEADROOM_BYTES
+    out.l4_bytes = ICMP_HLEN
+    store_be32(out.l4, 0)                                       # type 0, code 0, checksum to come
+    store_be16(out.l4 + 4, ident)
+    store_be16(out.l4 + 6, seq)
+    out.payload[0].iov_base = <void *>data
+    out.payload[0].iov_len = n
+    out.n_payload = 1
+    out.payload_bytes = n
+    csum_store(out.l4 + 2, csum_add(csum_add(0, out.l4, ICMP_HLEN), data, n))
+    ip_output(c, &out)
+
+
+cdef Flow *ping_open(Ctx *c, const FlowKey *key) noexcept nogil:
+    """A flow with a ping socket, the oldest giving way at the bound; NULL when the host has none for us."""
+    cdef Flow *flow
+    cdef int fd
+    if c.flows.lru[<int>LRU_PING].count >= PING_FLOWS_MAX:
+        ping_close(c, c.flows.lru[<int>LRU_PING].oldest)
+    flow = flow_alloc(&c.flows, key, FLOW_PING)
+    if flow == NULL:
+        return NULL
+    flow_set_class(&c.flows, flow, LRU_PING)
+    memcpy(flow.guest_mac, c.frame_mac, ETH_ALEN)
+    fd = c.host.ping_open(c.host.impl, ref_make(REF_FLOW, flow_handle(flow)), True)
+    if fd < 0:
+        ping_close(c, flow)
+        return NULL
+    flow.fd = fd
+    timer_set(&c.timers, &flow.timer, c.now_us + PING_TIMEOUT_US)
+    return flow
+
+
+cdef void ping_close(Ctx *c, Flow *flow) noexcept nogil:
+    if flow.fd >= 0:
+        c.host.close(c.host.impl, flow.fd)
+    timer_cancel(&c.timers, &flow.timer)
+    flow_unhash(&c.flows, flow)
+    flow_free(&c.flows, flow)
+
+
+cdef Drop ping_input(Ctx *c, const IpHdr *ip) noexcept nogil:
+    """An echo request for the world."""
+    cdef FlowKey key
+    cdef Flow *flow
+    cdef Datagram datagram
+    cdef ssize_t result
+    memset(&key, 0, sizeof(FlowKey))
+    key.guest_addr = ip.src
+    key.dest_addr = ip.dst
+    key.guest_port = load_be16(ip.payload + 4)
+    key.proto = IP_PROTO_ICMP
+    flow = flow_lookup(&c.flows, &key)
+    if flow == NULL:
+        flow = ping_open(c, &key)
+        if flow == NULL:
+            return DROP_ICMP_NO_PING_SOCKET
+    else:
+        flow_use(&c.flows, flow)
+    flow.last_us = c.now_us
+    flow.body.ping.last_seq = load_be16(ip.payload + 6)
+    memset(&datagram, 0, sizeof(Datagram))
+    datagram.peer_addr = ip.dst
+    datagram.data = <uint8_t *>ip.payload
+    datagram.length = ip.payload_bytes
+    datagram.ttl = ip.ttl
+    result = c.host.dgram_send(c.host.impl, flow.fd, &datagram)
+    if result == -ENETUNREACH:
+        icmp_error(c, ip, ICMP_UNREACHABLE, ICMP_NET_UNREACHABLE)
+    elif result == -EHOSTUNREACH:
+        icmp_error(c, ip, ICMP_UNREACHABLE, ICMP_HOST_UNREACHABLE)
+    return DROP_NONE
+
+
+cdef Drop icmp_input(Ctx *c, const IpHdr *ip) noexcept nogil:
+    """An ICMP message of the guest's. Only echo requests are of interest."""
+    cdef Target target
+    if ip.payload_bytes < ICMP_HLEN:
+        return DROP_ICMP_MALFORMED
+    if not ip.csum_trusted and csum_fold(csum_add(0, ip.payload, ip.payload_bytes)) != 0:
+        return DROP_ICMP_BAD_CHECKSUM
+    if ip.payload[0] != ICMP_ECHO or ip.payload[1] != 0:
+        return DROP_ICMP_TYPE_UNKNOWN
+    if fwd_is_ours(c, &ip.dst):
+        send_echo_reply(c, &ip.dst, &ip.src, c.frame_mac, load_be16(ip.payload + 4), load_be16(ip.payload + 6),
+                        ip.payload + ICMP_HLEN, ip.payload_bytes - ICMP_HLEN, 0)
+        return DROP_NONE
+    fwd_route(c, &ip.dst, 0, &target)
+    if target.route != ROUTE_WORLD:
+        return DROP_IP4_BAD_DESTINATION
+    return ping_input(c, ip)
+
+
+cdef void ping_error(Ctx *c, Flow *flow, const HostError *error) noexcept nogil:
+    cdef uint8_t quote[IP4_HLEN + 8]
+    build_quote(quote, &flow.key.guest_addr, &flow.key.dest_addr, IP_PROTO_ICMP, 8)
+    store_be32(quote + IP4_HLEN, <uint32_t>ICMP_ECHO << 24)
+    store_be16(quote + IP4_HLEN + 4, flow.key.guest_port)
+    store_be16(quote + IP4_HLEN + 6, flow.body.ping.last_seq)
+    error_for_flow(c, flow, error, quote, IP4_HLEN + 8)
+
+
+cdef void ping_on_host_event(Ctx *c, Flow *flow, uint32_t events) noexcept nogil:
+    """Replies, or errors, wait at a ping socket."""
+    cdef Datagram datagram
+    cdef HostError error
+    cdef int i
+    if events & EVENT_ERROR:
+        for i in range(PING_BATCH):
+            if c.host.next_error(c.host.impl, flow.fd, &error) <= 0:
+                break
+            ping_error(c, flow, &error)
+    for i in range(PING_BATCH):
+        memset(&datagram, 0, sizeof(Datagram))
+        datagram.data = c.scratch + HEADROOM_BYTES
+        datagram.capacity = FRAME_MAX_BYTES
+        if c.host.dgram_recv(c.host.impl, flow.fd, &datagram) < 0:
+            return
+        if datagram.length < ICMP_HLEN or datagram.length > datagram.capacity or datagram.data[0] != ICMP_ECHO_REPLY:
+            stats_count(&c.stats, CTR_HOST_RX_DROPPED)
+            continue
+        send_echo_reply(c, &datagram.peer_addr, &flow.key.guest_addr, flow.guest_mac, flow.key.guest_port,
+                        load_be16(datagram.data + 6), datagram.data + ICMP_HLEN, datagram.length - ICMP_HLEN, datagram.ttl)
+
+
+cdef void ping_on_timer(Ctx *c, Flow *flow) noexcept nogil:
+    """Idle for long enough: done."""
+    cdef usec_t due = flow.last_us + PING_TIMEOUT_US
+    if due > c.now_us:
+        timer_set(&c.timers, &flow.timer, due)
+    else:
+        ping_close(c, flow)

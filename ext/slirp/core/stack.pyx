@@ -1,0 +1,406 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The whole stack: see stack.pxd for the theory. `Stack` is its face for tests: frames and a clock in, frames out, no I/O."""
+from libc.errno cimport ENOSPC
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memset, strerror
+
+from .arp cimport arp_input
+from .blocks cimport pool_destroy, pool_init
+from .conn cimport FLOW_FREE, FLOW_PING, FLOW_TCP, Flow
+from .ctx cimport DNS_MAX, FORWARDS_MAX, Forward, touch
+from .flow cimport SLAB_FLOWS, flow_at, flow_by_handle, flows_destroy, flows_init
+from .fwd cimport fwd_at
+from .hostops cimport REF_FLOW, REF_FORWARD, Host, ref_make
+from .icmp cimport icmp_input, ping_on_host_event, ping_on_timer
+from .ip cimport ip4_parse, neigh_learn
+from .linux cimport getrandom
+from .siphash cimport SipKey
+from .stats cimport (
+    CTR_BYTES_FROM_GUEST, CTR_FRAMES_FROM_GUEST, CTR_HOST_STALE_EVENTS, DROP_ETH_NOT_FOR_US, DROP_ETH_TRUNCATED,
+    DROP_ETH_TYPE_UNKNOWN, DROP_IP4_BAD_DESTINATION, DROP_IP4_PROTO_UNKNOWN, DROP_NONE, DROP_VNET_MALFORMED, Drop, stats_add,
+    stats_as_dict, stats_count,
+)
+from .tcp cimport tcp_end
+from .tcp_host cimport SERVICE_FREED, SERVICE_MORE, Service, tcp_on_accept, tcp_on_host_event, tcp_service
+from .tcp_in cimport tcp_input
+from .tcp_timer cimport tcp_on_timer
+from .timers cimport TimerNode, timers_init, timers_next, timers_pop
+from .udp cimport udp_forget_forward, udp_input, udp_on_forward_event, udp_on_host_event, udp_on_timer
+from .wire cimport (
+    ETH_ALEN, ETH_HLEN, ETH_P_ARP, ETH_P_IP, IP_PROTO_ICMP, IP_PROTO_TCP, IP_PROTO_UDP, VNET_GSO_NONE, VNET_GSO_TCPV4,
+    VNET_GSO_UDP_L4, VNET_GSO_ECN, VNET_HLEN, Addr, IpHdr, VnetHdr, addr_get4, addr_is4, addr_set4, load_be16, load_be32,
+    vnet_parse,
+)
+
+# By the values of FlowKind (conn.pxd), TcpState and HostState (tcp.pxd).
+FLOW_KINDS = ("free", "tcp", "udp", "udp-peer", "udp-forward", "ping")
+TCP_STATES = ("CLOSED", "SYN-SENT", "SYN-RECEIVED", "ESTABLISHED", "FIN-WAIT-1", "FIN-WAIT-2", "CLOSE-WAIT", "CLOSING",
+              "LAST-ACK", "TIME-WAIT")
+HOST_STATES = ("CONNECTING", "OPEN", "CLOSED")
+
+
+# ---- frames ------------------------------------------------------------------------------------------------------------------
+
+cdef bint for_us(Ctx *c, const uint8_t *eth) noexcept nogil:
+    """Our address, broadcast or multicast."""
+    cdef int i
+    if eth[0] & 1:
+        return True
+    for i in range(ETH_ALEN):
+        if eth[i] != c.conf.gateway_mac[i]:
+            return False
+    return True
+
+
+cdef Drop ip4_input(Ctx *c, const VnetHdr *vnet, const uint8_t *p, uint32_t n) noexcept nogil:
+    cdef IpHdr ip
+    cdef Drop d = ip4_parse(c, vnet, p, n, &ip)
+    if d != DROP_NONE:
+        return d
+    if (addr_get4(&ip.src) & c.conf.mask4) == c.conf.network4:
+        neigh_learn(c, &ip.src, c.frame_mac)
+    if ip.proto == IP_PROTO_TCP:
+        return tcp_input(c, &ip)
+    if ip.proto == IP_PROTO_UDP:
+        return udp_input(c, &ip)
+    if ip.proto == IP_PROTO_ICMP:
+        return icmp_input(c, &ip)
+    return DROP_IP4_PROTO_UNKNOWN
+
+
+cdef Drop eth_input(Ctx *c, const uint8_t *frame, uint32_t n) noexcept nogil:
+    """A frame behind its virtio header."""
+    cdef VnetHdr vnet
+    cdef const uint8_t *eth = frame + VNET_HLEN
+    cdef uint8_t gso
+    cdef uint16_t ethertype
+    if n < VNET_HLEN + ETH_HLEN:
+        return DROP_ETH_TRUNCATED
+    vnet_parse(&vnet, frame)
+    n -= VNET_HLEN
+    gso = vnet.gso_type & ~<uint8_t>VNET_GSO_ECN
+    if gso != VNET_GSO_NONE and (vnet.gso_size == 0 or gso not in (VNET_GSO_TCPV4, 4, VNET_GSO_UDP_L4)):
+        return DROP_VNET_MALFORMED
+    vnet.gso_type = gso
+    if not for_us(c, eth):
+        return DROP_ETH_NOT_FOR_US
+    if eth[ETH_ALEN] & 1:                           # no frame comes from a group
+        return DROP_ETH_NOT_FOR_US
+    memcpy(c.frame_mac, eth + ETH_ALEN, ETH_ALEN)
+    ethertype = load_be16(eth + 12)
+    if ethertype == ETH_P_IP:
+        return ip4_input(c, &vnet, eth + ETH_HLEN, n - ETH_HLEN)
+    if ethertype == ETH_P_ARP:
+        return arp_input(c, eth + ETH_HLEN, n - ETH_HLEN)
+    return DROP_ETH_TYPE_UNKNOWN
+
+
+cdef void stack_input(Ctx *c, const uint8_t *frame, uint32_t n) noexcept nogil:
+    """A frame from the guest, virtio header first. Every frame ends in one place of `drops`."""
+    stats_count(&c.stats, CTR_FRAMES_FROM_GUEST)
+    stats_add(&c.stats, CTR_BYTES_FROM_GUEST, n - VNET_HLEN if n > VNET_HLEN else 0)
+    c.stats.drops[<int>eth_input(c, frame, n)] += 1
+
+
+# ---- events, timers, service --------------------------------------------------------------------------------------------------
+
+cdef void stack_host_event(Ctx *c, uint64_t ref, uint32_t events) noexcept nogil:
+    """A socket of the host has news for whom `ref` names."""
+    cdef uint32_t number = <uint32_t>ref
+    cdef Forward *forward
+    cdef Flow *flow
+    if ref >> 32 == REF_FORWARD:
+        forward = fwd_at(c, number)
+        if forward == NULL:
+            stats_count(&c.stats, CTR_HOST_STALE_EVENTS)
+        elif forward.proto == IP_PROTO_TCP:
+            tcp_on_accept(c, number)
+        else:
+            udp_on_forward_event(c, number)
+        return
+    flow = flow_by_handle(&c.flows, number)
+    if flow == NULL:
+        stats_count(&c.stats, CTR_HOST_STALE_EVENTS)
+    elif flow.kind == FLOW_TCP:
+        tcp_on_host_event(c, flow, events)
+    elif flow.kind == FLOW_PING:
+        ping_on_host_event(c, flow, events)
+    else:
+        udp_on_host_event(c, flow, events)
+
+
+cdef void stack_run_timers(Ctx *c) noexcept nogil:
+    """Whatever is due at now_us."""
+    cdef TimerNode *node = timers_pop(&c.timers, c.now_us)
+    cdef Flow *flow
+    while node != NULL:
+        flow = <Flow *>node
+        if flow.kind == FLOW_TCP:
+            tcp_on_timer(c, flow)
+        elif flow.kind == FLOW_PING:
+            ping_on_timer(c, flow)
+        else:
+            udp_on_timer(c, flow)
+        node = timers_pop(&c.timers, c.now_us)
+
+
+cdef bint stack_serve(Ctx *c) noexcept nogil:
+    """Serve each touched connection once. True when some want another turn."""
+    cdef Flow *flow = c.touched
+    cdef Flow *following
+    cdef Service result
+    c.touched = NULL
+    c.touched_last = NULL
+    while flow != NULL:
+        following = flow.touched_next               # flow.touched stays set meanwhile: no one puts it on the new list
+        result = tcp_service(c, flow)
+        if result != SERVICE_FREED:
+            flow.touched = False
+            if result == SERVICE_MORE:
+                touch(c, flow)
+        flow = following
+    return c.touched != NULL
+
+
+# ---- set-up --------------------------------------------------------------------------------------------------------------------
+
+cdef bint stack_init(Ctx *c, uint32_t max_flows, uint64_t memory_bytes, usec_t now_us) noexcept nogil:
+    """Everything but configuration, host and link. False without memory or randomness."""
+    cdef SipKey secrets[2]
+    cdef int i
+    memset(c, 0, sizeof(Ctx))
+    if getrandom(secrets, sizeof(secrets), 0) != sizeof(secrets):
+        return False
+    c.secret = secrets[0]
+    c.now_us = now_us
+    c.forwards = <Forward *>calloc(FORWARDS_MAX, sizeof(Forward))
+    if c.forwards == NULL or not flows_init(&c.flows, max_flows, &secrets[1]):
+        return False
+    for i in range(FORWARDS_MAX):
+        c.forwards[i].fd = -1
+    pool_init(&c.pool, memory_bytes)
+    timers_init(&c.timers, now_us)
+    return True
+
+
+cdef void stack_destroy(Ctx *c) noexcept nogil:
+    """End every flow and forward, and give all memory back."""
+    cdef uint32_t i
+    cdef Flow *flow
+    if c.forwards != NULL:
+        for i in range(FORWARDS_MAX):
+            stack_remove_forward(c, i)
+    for i in range(c.flows.n_slabs * SLAB_FLOWS):
+        flow = flow_at(&c.flows, i)
+        if flow.kind == FLOW_TCP:
+            tcp_end(c, flow, True)
+        elif flow.kind != FLOW_FREE and flow.fd >= 0:
+            c.host.close(c.host.impl, flow.fd)
+    flows_destroy(&c.flows)
+    pool_destroy(&c.pool)
+    free(c.forwards)
+    c.forwards = NULL
+
+
+cdef int stack_add_forward(Ctx *c, uint8_t proto, int fd, const uint8_t *guest4, uint16_t guest_port) noexcept nogil:
+    """Let a listening, or bound, socket lead to a port of the guest; the stack owns it then. An index, or -errno."""
+    cdef Forward *forward
+    cdef int i, result
+    for i in range(FORWARDS_MAX):
+        forward = &c.forwards[i]
+        if forward.fd >= 0:
+            continue
+        result = c.host.watch(c.host.impl, fd, ref_make(REF_FORWARD, i))
+        if result < 0:
+            return result
+        forward.fd = fd
+        forward.proto = proto
+        addr_set4(&forward.guest_addr, guest4)
+        forward.guest_port = guest_port
+        return i
+    return -ENOSPC
+
+
+cdef bint stack_remove_forward(Ctx *c, uint32_t index) noexcept nogil:
+    """Close a forward; TCP connections it has begun live on. False when there is none."""
+    cdef Forward *forward = fwd_at(c, index)
+    if forward == NULL:
+        return False
+    if forward.proto == IP_PROTO_UDP:
+        udp_forget_forward(c, index)
+    c.host.close(c.host.impl, forward.fd)
+    forward.fd = -1
+    return True
+
+
+cdef void take_addr4(Addr *addr, bytes wire) except *:
+    if len(wire) != 4:
+        raise ValueError("an IPv4 address has 4 bytes")
+    addr_set4(addr, <const uint8_t *><const char *>wire)
+
+
+cdef void stack_configure(Ctx *c, dict settings) except *:
+    """Fill `Ctx.conf`; the names are those of Engine's arguments. Raises KeyError or ValueError."""
+    cdef bytes gateway_mac = settings["gateway_mac"]
+    cdef bytes guest_mac = settings["guest_mac"]
+    cdef bytes network = settings["network4"]
+    cdef int prefix = settings["prefix_len4"]
+    if len(gateway_mac) != ETH_ALEN or len(guest_mac) != ETH_ALEN or not 1 <= prefix <= 32 or len(network) != 4:
+        raise ValueError("hardware addresses have 6 bytes, networks 4, prefixes 1 to 32 bits")
+    if not 576 <= settings["mtu"] <= 65535:
+        raise ValueError("the MTU lies between 576 and 65535")
+    memcpy(c.conf.gateway_mac, <const char *>gateway_mac, ETH_ALEN)
+    memcpy(c.conf.guest_mac, <const char *>guest_mac, ETH_ALEN)
+    take_addr4(&c.conf.gateway4, settings["gateway4"])
+    take_addr4(&c.conf.dns4, settings["dns4"])
+    take_addr4(&c.conf.guest4, settings["guest4"])
+    c.conf.mask4 = <uint32_t>(0xFFFFFFFF << (32 - prefix) & 0xFFFFFFFF)
+    c.conf.network4 = load_be32(<const uint8_t *><const char *>network) & c.conf.mask4
+    c.conf.mtu = settings["mtu"]
+    c.conf.offload = settings["offload"]
+    c.conf.host_loopback = settings["host_loopback"]
+    c.conf.dns_enabled = settings["dns_enabled"]
+    c.conf.tcp_buffer_bytes = settings["tcp_buffer_bytes"]
+    c.conf.max_half_open = max(1, settings["max_flows"] // 4)
+    c.conf.max_udp_flows = max(1, settings["max_flows"] // 4)
+
+
+cdef void stack_set_dns(Ctx *c, list servers) except *:
+    """The host's name servers, 4 or 16 bytes each, in order."""
+    cdef bytes server
+    cdef int n = 0
+    for server in servers[:DNS_MAX]:
+        if len(server) == 4:
+            addr_set4(&c.dns_servers[n], <const uint8_t *><const char *>server)
+        elif len(server) == 16:
+            memcpy(c.dns_servers[n].b, <const char *>server, 16)
+        else:
+            raise ValueError("a name server's address has 4 or 16 bytes")
+        n += 1
+    c.n_dns = n
+
+
+# ---- Python's view -------------------------------------------------------------------------------------------------------------
+
+cdef bytes addr_bytes(const Addr *addr):
+    """4 bytes, or 16."""
+    if addr_is4(addr):
+        return (<const char *>&addr.b[12])[:4]
+    return (<const char *>addr.b)[:16]
+
+
+cdef list stack_flows(Ctx *c):
+    """A copy of what each flow is doing."""
+    cdef list out = []
+    cdef uint32_t i
+    cdef Flow *flow
+    for i in range(c.flows.n_slabs * SLAB_FLOWS):
+        flow = flow_at(&c.flows, i)
+        if flow.kind == FLOW_FREE:
+            continue
+        entry = {
+            "kind": FLOW_KINDS[flow.kind],
+            "guest_addr": addr_bytes(&flow.key.guest_addr), "guest_port": flow.key.guest_port,
+            "dest_addr": addr_bytes(&flow.key.dest_addr), "dest_port": flow.key.dest_port,
+            "fd": flow.fd, "idle_us": c.now_us - flow.last_us,
+        }
+        if flow.kind == FLOW_TCP:
+            entry["state"] = TCP_STATES[flow.body.tcp.state]
+            entry["host_state"] = HOST_STATES[flow.body.tcp.host_state]
+            entry["to_guest_bytes"] = flow.body.tcp.sq.length
+            entry["to_host_bytes"] = flow.body.tcp.rq.length
+            entry["srtt_us"] = flow.body.tcp.srtt_us
+        out.append(entry)
+    return out
+
+
+cdef class Stack:
+    """The stack over a Host, without I/O of its own (tests, simulations).
+
+    Settings are Engine's keyword arguments; times are microseconds of any clock that does not go back.
+    """
+    cdef Ctx *c
+    cdef Host host
+
+    def __cinit__(self, Host host not None, usec_t now_us=0, **settings):
+        self.c = <Ctx *>calloc(1, sizeof(Ctx))
+        if self.c == NULL or not stack_init(self.c, settings["max_flows"], settings["memory_bytes"], now_us):
+            raise MemoryError
+        self.host = host
+        self.c.host = host.ops
+        self.c.link = host.link
+        stack_configure(self.c, settings)
+
+    def __dealloc__(self):
+        if self.c != NULL:
+            stack_destroy(self.c)
+            free(self.c)
+
+    def input(self, bytes frame not None, usec_t now_us):
+        """A frame of the guest's, behind its 12 bytes of virtio-net header; then all that follows from it."""
+        cdef uint8_t *exact = <uint8_t *>malloc(max(len(frame), 1))     # so that a sanitizer sees each byte too far
+        if exact == NULL:
+            raise MemoryError
+        memcpy(exact, <const char *>frame, len(frame))
+        self.c.now_us = now_us
+        stack_input(self.c, exact, <uint32_t>len(frame))
+        free(exact)
+        self._settle()
+
+    def host_event(self, uint64_t ref, uint32_t events, usec_t now_us):
+        """A socket of the host has news; `ref` as it was handed to the Host."""
+        self.c.now_us = now_us
+        stack_host_event(self.c, ref, events)
+        self._settle()
+
+    def run_timers(self, usec_t now_us):
+        self.c.now_us = now_us
+        stack_run_timers(self.c)
+        self._settle()
+
+    cdef void _settle(self) noexcept:
+        while stack_serve(self.c):
+            pass
+
+    def next_deadline(self):
+        """When run_timers has to be called, in microseconds; None: no timer is set."""
+        cdef usec_t at = timers_next(&self.c.timers)
+        return None if at == ~<usec_t>0 else at
+
+    def set_dns(self, list servers not None):
+        stack_set_dns(self.c, servers)
+
+    def add_forward(self, str proto, int fd, bytes guest_addr, uint16_t guest_port):
+        """As Engine.add_forward. Raises OSError."""
+        return stack_forward(self.c, proto, fd, guest_addr, guest_port)
+
+    def remove_forward(self, int forward_id):
+        return stack_remove_forward(self.c, <uint32_t>(forward_id - 1))
+
+    def stats(self):
+        """Counters by name, and what is in use now."""
+        return stack_stats(self.c)
+
+    def flows(self):
+        return stack_flows(self.c)
+
+
+cdef int stack_forward(Ctx *c, str proto, int fd, bytes guest_addr, uint16_t guest_port) except 0:
+    """The id of a new forward. Raises ValueError for arguments, OSError when the host or the table refuses."""
+    cdef int index
+    if proto not in ("tcp", "udp") or len(guest_addr) != 4 or guest_port == 0:
+        raise ValueError("proto is tcp or udp, the guest's address has 4 bytes, its port is not 0")
+    index = stack_add_forward(c, IP_PROTO_TCP if proto == "tcp" else IP_PROTO_UDP, fd,
+                              <const uint8_t *><const char *>guest_addr, guest_port)
+    if index < 0:
+        raise OSError(-index, strerror(-index).decode())
+    return index + 1
+
+
+cdef dict stack_stats(Ctx *c):
+    """Counters by name, and gauges: flows, timers, blocks of memory in use."""
+    cdef dict out = stats_as_dict(&c.stats)
+    out["flows"] = c.flows.n_flows
+    out["timers"] = c.timers.armed
+    out["buffer_blocks"] = c.pool.used_blocks
+    return out

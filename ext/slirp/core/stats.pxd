@@ -1,0 +1,89 @@
+# cython: language_level=3
+"""Every way a frame can end, counted once, and what else the daemon counts.
+
+The enums are the only list: Python sees the names in lower case without their prefix. `stack_input` counts the Drop that a
+handler returns; a handler never counts a drop of its own frame itself.
+"""
+from libc.stdint cimport uint64_t
+
+
+cpdef enum Drop:
+    DROP_NONE = 0                       # the frame did what it came for
+    DROP_VNET_MALFORMED                 # its virtio header contradicts the frame
+    DROP_ETH_TRUNCATED
+    DROP_ETH_NOT_FOR_US
+    DROP_ETH_TYPE_UNKNOWN
+    DROP_ARP_MALFORMED
+    DROP_ARP_NOT_FOR_US                 # asks for, or announces, an address that is not ours
+    DROP_IP4_MALFORMED                  # version, lengths or options do not fit the frame
+    DROP_IP4_BAD_CHECKSUM
+    DROP_IP4_FRAGMENT
+    DROP_IP4_SOURCE_ROUTE               # RFC 7126 4.3: options that route are refused
+    DROP_IP4_BAD_SOURCE                 # RFC 1122 3.2.1.3: broadcast, multicast, loopback, or one of our own addresses
+    DROP_IP4_BAD_DESTINATION            # loopback, broadcast, multicast, or unused inside the subnet
+    DROP_IP4_PROTO_UNKNOWN
+    DROP_ICMP_MALFORMED
+    DROP_ICMP_BAD_CHECKSUM
+    DROP_ICMP_TYPE_UNKNOWN
+    DROP_ICMP_NO_PING_SOCKET            # the host forbids them: net.ipv4.ping_group_range
+    DROP_UDP_MALFORMED
+    DROP_UDP_BAD_CHECKSUM
+    DROP_UDP_FORBIDDEN                  # policy: the host's loopback or DNS is closed
+    DROP_UDP_HOST_REFUSED               # the host's socket would not take it
+    DROP_TCP_MALFORMED
+    DROP_TCP_BAD_CHECKSUM
+    DROP_TCP_NO_CONNECTION              # RFC 9293 3.10.7.1: answered with RST where due
+    DROP_TCP_FORBIDDEN                  # policy, answered with RST
+    DROP_TCP_HOST_REFUSED               # connect() failed at once; answered with RST or ICMP
+    DROP_TCP_CONNECTING                 # the host side is still connecting: silence
+    DROP_TCP_OUT_OF_WINDOW              # RFC 9293 3.10.7.4 first: answered with ACK
+    DROP_TCP_PAWS                       # RFC 7323 5.3
+    DROP_TCP_RST_OUT_OF_WINDOW
+    DROP_TCP_RST_CHALLENGED             # RFC 5961 3.2
+    DROP_TCP_SYN_CHALLENGED             # RFC 5961 4.2
+    DROP_TCP_NO_ACK                     # RFC 9293 3.10.7.4 fifth: the ACK bit is off
+    DROP_TCP_ACK_TOO_OLD                # RFC 5961 5.2
+    DROP_TCP_ACK_TOO_NEW
+    DROP_TCP_REASSEMBLY_FULL            # more holes, or more memory, than a connection may have
+    DROP_FLOWS_FULL
+    DROP_COUNT
+
+
+cpdef enum Counter:
+    CTR_FRAMES_FROM_GUEST = 0
+    CTR_BYTES_FROM_GUEST
+    CTR_FRAMES_TO_GUEST
+    CTR_BYTES_TO_GUEST
+    CTR_LINK_SEND_FAILED                # the TAP did not take a frame
+    CTR_HOST_STALE_EVENTS               # an event for a flow that is gone
+    CTR_HOST_RX_DROPPED                 # something from the host that the guest cannot be given
+    CTR_TCP_OPENED                      # connections established, either direction
+    CTR_TCP_CONNECT_FAILED
+    CTR_TCP_RESETS_SENT
+    CTR_TCP_RETRANSMITS
+    CTR_TCP_TIMEOUTS                    # retransmission time-outs
+    CTR_TCP_CHALLENGE_ACKS
+    CTR_TCP_CHALLENGE_LIMITED           # RFC 5961 7: not sent
+    CTR_TCP_ABORTED                     # connections ended by our own time-outs or limits
+    CTR_UDP_FLOWS
+    CTR_UDP_EVICTED
+    CTR_HALF_OPEN_EVICTED
+    CTR_TIME_WAIT_RECYCLED              # RFC 9293 3.6.1: a new SYN took the place
+    CTR_ICMP_ERRORS_SENT
+    CTR_ICMP_ERRORS_LIMITED
+    CTR_FORWARDS_ACCEPTED
+    CTR_COUNT
+
+
+cdef struct Stats:
+    uint64_t drops[64]
+    uint64_t counters[32]
+
+
+cdef inline void stats_count(Stats *stats, Counter which) noexcept nogil:
+    stats.counters[<int>which] += 1
+
+cdef inline void stats_add(Stats *stats, Counter which, uint64_t amount) noexcept nogil:
+    stats.counters[<int>which] += amount
+
+cdef dict stats_as_dict(const Stats *stats)

@@ -1,0 +1,83 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The one writer of a connection's state, and the ends of its life. The theory is in tcp.pxd."""
+from libc.stdlib cimport abort, free
+
+from .blocks cimport queue_clear
+from .flow cimport LRU_HALF_OPEN, LRU_TCP, LRU_TIME_WAIT, flow_free, flow_set_class, flow_unhash
+from .ctx cimport touch
+from .stats cimport CTR_TCP_OPENED, stats_count
+from .timers cimport timer_cancel
+
+cdef extern from *:
+    """
+    #ifdef PYSLIRP_DEBUG
+    #define SLIRP_DEBUG 1
+    #else
+    #define SLIRP_DEBUG 0
+    #endif
+    """
+    const bint SLIRP_DEBUG
+
+
+cdef void tcp_set_state(Ctx *c, Flow *flow, TcpState state) noexcept nogil:
+    """Move along an edge of RFC 9293 figure 5; the list of its class and the state's own deadline follow from it."""
+    cdef TcpState old = <TcpState>flow.body.tcp.state
+    if SLIRP_DEBUG and state != TCP_CLOSED and not tcp_edges(old) & (1 << <int>state):
+        abort()
+    flow.body.tcp.state = <uint8_t>state
+    flow.body.tcp.deadline_us = 0
+    if state == TCP_SYN_SENT or state == TCP_SYN_RCVD:
+        flow_set_class(&c.flows, flow, LRU_HALF_OPEN)
+        flow.body.tcp.deadline_us = c.now_us + TCP_CONNECT_TIMEOUT_US
+    elif state == TCP_TIME_WAIT:
+        flow_set_class(&c.flows, flow, LRU_TIME_WAIT)
+        flow.body.tcp.deadline_us = c.now_us + TCP_TIME_WAIT_US
+        flow.body.tcp.rto_due_us = 0
+        flow.body.tcp.persist_due_us = 0
+    elif state == TCP_CLOSED:
+        flow_set_class(&c.flows, flow, LRU_TCP)
+        flow.body.tcp.deadline_us = c.now_us + TCP_LINGER_US
+        flow.body.tcp.rto_due_us = 0
+        flow.body.tcp.persist_due_us = 0
+        flow.body.tcp.ack_delayed = False
+    elif old == TCP_SYN_SENT or old == TCP_SYN_RCVD:
+        flow_set_class(&c.flows, flow, LRU_TCP)
+        stats_count(&c.stats, CTR_TCP_OPENED)
+
+
+cdef void tcp_unhash(Ctx *c, Flow *flow) noexcept nogil:
+    """Leave the place to another connection of the same addresses and ports."""
+    if not flow.body.tcp.hashed_out:
+        flow.body.tcp.hashed_out = True
+        flow_unhash(&c.flows, flow)
+
+
+cdef void tcp_close_host(Ctx *c, Flow *flow, bint reset_host) noexcept nogil:
+    """Be done with the host's socket; with `reset_host` its peer sees a reset."""
+    if flow.fd >= 0:
+        if reset_host:
+            c.host.reset(c.host.impl, flow.fd)
+        else:
+            c.host.close(c.host.impl, flow.fd)
+        flow.fd = -1
+    flow.body.tcp.host_state = HOST_CLOSED
+    queue_clear(&c.pool, &flow.body.tcp.rq)
+    free(flow.body.tcp.ahead)
+    flow.body.tcp.ahead = NULL
+
+
+cdef void tcp_end(Ctx *c, Flow *flow, bint reset_host) noexcept nogil:
+    """Both sides are over at once. The entry itself is freed when it is served, since others in this batch may still hold it."""
+    tcp_close_host(c, flow, reset_host)
+    queue_clear(&c.pool, &flow.body.tcp.sq)
+    free(flow.body.tcp.sacked)
+    flow.body.tcp.sacked = NULL
+    tcp_unhash(c, flow)
+    tcp_set_state(c, flow, TCP_CLOSED)
+    touch(c, flow)
+
+
+cdef void tcp_free(Ctx *c, Flow *flow) noexcept nogil:
+    """Give back an ended flow; nothing points to it but the slab."""
+    timer_cancel(&c.timers, &flow.timer)
+    flow_free(&c.flows, flow)

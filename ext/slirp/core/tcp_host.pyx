@@ -1,0 +1,224 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""TCP's host side and the joint service: see tcp_host.pxd for the theory."""
+from libc.string cimport memcpy, memset
+
+from .blocks cimport QUEUE_IOV_MAX, queue_commit, queue_reserve_iov
+from .conn cimport FLOW_TCP, FlowKey, TcpConn
+from .ctx cimport Forward, touch
+from .flow cimport flow_alloc, flow_handle, flow_lookup
+from .fwd cimport fwd_at, fwd_guest_view
+from .hostops cimport EVENT_ERROR, EVENT_READABLE, EVENT_WRITABLE, REF_FLOW, ref_make
+from .icmp cimport icmp_unreachable_for_tcp
+from .ip cimport neigh_lookup
+from .linux cimport EACCES, EAGAIN, EHOSTDOWN, EHOSTUNREACH, EINPROGRESS, ENETDOWN, ENETUNREACH, EPERM, ETIMEDOUT, iovec
+from .stats cimport CTR_FORWARDS_ACCEPTED, CTR_TCP_CONNECT_FAILED, stats_count
+from .tcp cimport (
+    HOST_CLOSED, HOST_CONNECTING, HOST_OPEN, TCP_CLOSED, TCP_CLOSE_WAIT, TCP_CWND_OPEN, TCP_DELACK_US, TCP_ESTABLISHED,
+    TCP_HANDSHAKE_TIMEOUT_US, TCP_MSS_DEFAULT, TCP_RTO_INITIAL_US, TCP_SYN_RCVD, TCP_SYN_SENT, TCP_TIME_WAIT,
+    tcp_close_host, tcp_end, tcp_free, tcp_set_state, tcp_window_shift,
+)
+from .tcp_out cimport tcp_init_sequence, tcp_output, tcp_send_room, tcp_send_rst, tcp_send_syn, tcp_unsent
+from .tcp_recv cimport tcp_flush_to_host
+from .tcp_timer cimport tcp_arm
+from .wire cimport ETH_ALEN, IP_PROTO_TCP, Addr
+
+cdef enum:
+    PULL_BYTES = 131072             # read from a host socket at once
+    SERVICE_ROUNDS = 4              # pulls before another connection has its turn
+    ACCEPT_BATCH = 64               # clients taken from a listener at once
+    MEMORY_RETRY_US = 10000
+
+
+# ---- the host's socket ends or begins --------------------------------------------------------------------------------------
+
+cdef void tcp_connect_failed(Ctx *c, Flow *flow, int error) noexcept nogil:
+    """The guest sees what it would see without us: RST, an ICMP error, or nothing (RFC 1122 4.2.3.9)."""
+    stats_count(&c.stats, CTR_TCP_CONNECT_FAILED)
+    if error == ENETUNREACH or error == ENETDOWN:
+        icmp_unreachable_for_tcp(c, flow, 0)
+    elif error == EHOSTUNREACH or error == EHOSTDOWN:
+        icmp_unreachable_for_tcp(c, flow, 1)
+    elif error == EACCES or error == EPERM:
+        icmp_unreachable_for_tcp(c, flow, 13)
+    elif error != ETIMEDOUT:
+        tcp_send_rst(c, flow)
+    tcp_end(c, flow, False)
+
+
+cdef void on_connected(Ctx *c, Flow *flow) noexcept nogil:
+    """connect() has ended: on success the guest gets its SYN-ACK."""
+    cdef TcpConn *t = &flow.body.tcp
+    cdef int result = c.host.tcp_connect_result(c.host.impl, flow.fd)
+    if result == -EINPROGRESS:
+        return
+    if result < 0:
+        tcp_connect_failed(c, flow, -result)
+        return
+    t.host_state = HOST_OPEN
+    t.writable = True
+    t.deadline_us = c.now_us + TCP_HANDSHAKE_TIMEOUT_US
+    t.rtt_timing = True
+    t.rtt_seq = t.iss
+    t.rtt_start_us = c.now_us
+    tcp_send_syn(c, flow)
+
+
+cdef void tcp_on_host_event(Ctx *c, Flow *flow, uint32_t events) noexcept nogil:
+    """The host's socket has news: note it; tcp_service acts on it."""
+    cdef TcpConn *t = &flow.body.tcp
+    if t.host_state == HOST_CLOSED:
+        return
+    touch(c, flow)
+    if t.host_state == HOST_CONNECTING:
+        if events & (EVENT_WRITABLE | EVENT_ERROR):
+            on_connected(c, flow)
+        if t.host_state != HOST_OPEN:
+            return
+    if events & EVENT_WRITABLE:
+        t.writable = True
+    if events & EVENT_READABLE:
+        t.readable = True
+    if events & EVENT_ERROR:                # reading or writing brings the error to light, in its order
+        t.readable = True
+        t.writable = True
+
+
+# ---- clients of a forwarded port -----------------------------------------------------------------------------------------
+
+cdef bint open_to_guest(Ctx *c, Forward *forward, int fd, const Addr *peer, uint16_t peer_port) noexcept nogil:
+    """An accepted client becomes a connection to the guest, from the client's own address. False when there is no room."""
+    cdef FlowKey key
+    cdef Flow *flow
+    cdef TcpConn *t
+    cdef uint32_t attempts = 0
+    memset(&key, 0, sizeof(FlowKey))
+    key.guest_addr = forward.guest_addr
+    key.guest_port = forward.guest_port
+    fwd_guest_view(c, peer, &key.dest_addr)
+    key.dest_port = peer_port
+    key.proto = IP_PROTO_TCP
+    while flow_lookup(&c.flows, &key) != NULL:      # two clients behind one address, the gateway's: another port will do
+        key.dest_port = <uint16_t>(1024 + (key.dest_port + 7919) % 64512)
+        attempts += 1
+        if attempts == 16:
+            return False
+    flow = flow_alloc(&c.flows, &key, FLOW_TCP)
+    if flow == NULL:
+        return False
+    t = &flow.body.tcp
+    flow.fd = fd
+    flow.last_us = c.now_us
+    memcpy(flow.guest_mac, neigh_lookup(c, &key.guest_addr), ETH_ALEN)
+    t.host_state = HOST_OPEN
+    t.writable = True
+    t.snd_mss = TCP_MSS_DEFAULT
+    t.rto_us = TCP_RTO_INITIAL_US
+    t.cwnd = TCP_CWND_OPEN
+    t.ssthresh = TCP_CWND_OPEN
+    t.sack_ok = True
+    t.ts_ok = True
+    t.rcv_wind_shift = tcp_window_shift(c.conf.tcp_buffer_bytes)
+    tcp_init_sequence(c, flow)
+    tcp_set_state(c, flow, TCP_SYN_SENT)
+    t.rtt_timing = True
+    t.rtt_seq = t.iss
+    t.rtt_start_us = c.now_us
+    tcp_send_syn(c, flow)
+    touch(c, flow)
+    if c.host.watch(c.host.impl, fd, ref_make(REF_FLOW, flow_handle(flow))) < 0:
+        tcp_end(c, flow, True)
+    return True
+
+
+cdef void tcp_on_accept(Ctx *c, uint32_t forward_index) noexcept nogil:
+    """A forwarded port has clients: take them until none waits."""
+    cdef Forward *forward = fwd_at(c, forward_index)
+    cdef Addr peer
+    cdef uint16_t port
+    cdef int fd, i
+    if forward == NULL:
+        return
+    for i in range(ACCEPT_BATCH):
+        fd = c.host.tcp_accept(c.host.impl, forward.fd, &peer, &port)
+        if fd < 0:
+            return
+        stats_count(&c.stats, CTR_FORWARDS_ACCEPTED)
+        if not open_to_guest(c, forward, fd, &peer, port):
+            c.host.reset(c.host.impl, fd)
+
+
+# ---- service ---------------------------------------------------------------------------------------------------------------
+
+cdef bint pull_from_host(Ctx *c, Flow *flow) noexcept nogil:
+    """Read from the host what the guest's window has room for, or one segment when it is shut, so that there is something to probe
+    with. True when bytes or the end came. What is not read stays in the kernel, whose window then holds the sender back.
+    """
+    cdef TcpConn *t = &flow.body.tcp
+    cdef iovec iov[QUEUE_IOV_MAX]
+    cdef uint32_t unsent = tcp_unsent(flow)
+    cdef uint32_t room = tcp_send_room(flow)
+    cdef uint32_t want = 0
+    cdef int count
+    cdef ssize_t got
+    if not t.readable or t.eof_seen or t.host_state != HOST_OPEN:
+        return False
+    if t.state != TCP_ESTABLISHED and t.state != TCP_CLOSE_WAIT:
+        return False
+    if room > unsent:
+        want = min(room - unsent, <uint32_t>PULL_BYTES)
+    want = max(want, t.snd_mss - min(unsent, <uint32_t>t.snd_mss))
+    want = min(want, c.conf.tcp_buffer_bytes - min(t.sq.length, c.conf.tcp_buffer_bytes))
+    if want == 0:
+        return False
+    count = queue_reserve_iov(&c.pool, &t.sq, want, iov)
+    if count == 0:
+        t.retry_due_us = c.now_us + MEMORY_RETRY_US     # the pool is empty: others will give back
+        return False
+    got = c.host.tcp_recv(c.host.impl, flow.fd, iov, count)
+    queue_commit(&c.pool, &t.sq, <uint32_t>got if got > 0 else 0)
+    if got > 0:
+        return True
+    t.readable = False
+    if got == 0:
+        t.eof_seen = True
+        return True
+    if got != -EAGAIN:
+        tcp_send_rst(c, flow)
+        tcp_end(c, flow, True)
+    return False
+
+
+cdef bint finish(Ctx *c, Flow *flow) noexcept nogil:
+    """Both directions are through where they are: shut down, close or end the flow. True when it is freed."""
+    cdef TcpConn *t = &flow.body.tcp
+    if t.host_state == HOST_OPEN and t.fin_received and not t.wr_shut and t.rq.length == 0:
+        t.wr_shut = True
+        c.host.tcp_shutdown(c.host.impl, flow.fd)
+    if (t.state == TCP_TIME_WAIT or t.state == TCP_CLOSED) and t.host_state != HOST_CLOSED and t.rq.length == 0:
+        tcp_close_host(c, flow, False)
+    if t.state == TCP_CLOSED and t.host_state == HOST_CLOSED:
+        tcp_free(c, flow)
+        return True
+    tcp_arm(c, flow)
+    return False
+
+
+cdef Service tcp_service(Ctx *c, Flow *flow) noexcept nogil:
+    """Do all that the batch made possible for one connection. Only here is one freed."""
+    cdef TcpConn *t = &flow.body.tcp
+    cdef bint more = False
+    cdef int i
+    tcp_flush_to_host(c, flow)
+    for i in range(SERVICE_ROUNDS):
+        more = t.state != TCP_CLOSED and pull_from_host(c, flow)
+        if t.state == TCP_CLOSED:
+            break
+        more = tcp_output(c, flow) or more
+        if not more:
+            break
+    if t.state != TCP_CLOSED and t.ack_pending_bytes and not t.ack_delayed:
+        t.ack_delayed = True
+        t.ack_due_us = c.now_us + TCP_DELACK_US
+    if finish(c, flow):
+        return SERVICE_FREED
+    return SERVICE_MORE if more and t.state != TCP_CLOSED else SERVICE_DONE

@@ -1,0 +1,23 @@
+# cython: language_level=3
+"""UDP (RFC 768) by RFC 4787: endpoint-independent mapping.
+
+A port of the guest towards the world is one unconnected socket of the host, whatever the destinations; a reply carries the address and port it really came from.
+Three kinds of flow have a peer of their own, since what the guest writes is not where the datagram goes: the host's loopback behind the gateway's address,
+DNS, and the clients of a forwarded port, whose socket is the forward's. A datagram from the guest belongs to the most specific flow.
+
+Trains of equal datagrams stay together: USO frames of the guest leave by UDP_SEGMENT, UDP_GRO batches of the host enter as USO frames.
+A mapping ends 30 s after its last datagram while nobody has answered, 180 s after it once somebody has (RFC 4787 4.3), 10 s for DNS.
+"""
+from libc.stdint cimport uint32_t
+
+from .conn cimport Flow
+from .ctx cimport Ctx
+from .stats cimport Drop
+from .wire cimport IpHdr
+
+
+cdef Drop udp_input(Ctx *c, const IpHdr *ip) noexcept nogil
+cdef void udp_on_host_event(Ctx *c, Flow *flow, uint32_t events) noexcept nogil
+cdef void udp_on_forward_event(Ctx *c, uint32_t forward_index) noexcept nogil
+cdef void udp_on_timer(Ctx *c, Flow *flow) noexcept nogil
+cdef void udp_forget_forward(Ctx *c, uint32_t forward_index) noexcept nogil

@@ -1,0 +1,345 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""UDP: see udp.pxd for the theory."""
+from libc.stdint cimport uint8_t, uint16_t
+from libc.string cimport memcpy, memset
+
+from .conn cimport FLOW_UDP, FLOW_UDP_FORWARD, FLOW_UDP_PEER, FlowKey, FlowKind
+from .ctx cimport LINK_USO4, Forward
+from .flow cimport LRU_UDP, flow_alloc, flow_free, flow_handle, flow_lookup, flow_set_class, flow_unhash, flow_use
+from .fwd cimport (
+    ROUTE_DNS, ROUTE_FORBIDDEN, ROUTE_LOOPBACK, ROUTE_NOWHERE, ROUTE_WORLD, Target, fwd_at, fwd_for_guest, fwd_guest_view,
+    fwd_route,
+)
+from .hostops cimport EVENT_ERROR, REF_FLOW, Datagram, HostError, ref_make
+from .icmp cimport (
+    ICMP_HOST_UNREACHABLE, ICMP_NET_UNREACHABLE, ICMP_PORT_UNREACHABLE, ICMP_UNREACHABLE, icmp_error, icmp_error_for_udp,
+)
+from .ip cimport OutFrame, ip_csum_ok, ip_output, neigh_lookup
+from .linux cimport EAGAIN, ECONNREFUSED, EHOSTUNREACH, EMFILE, ENETUNREACH, ENFILE
+from .stats cimport (
+    CTR_HOST_RX_DROPPED, CTR_UDP_EVICTED, CTR_UDP_FLOWS, DROP_FLOWS_FULL, DROP_IP4_BAD_DESTINATION, DROP_NONE,
+    DROP_UDP_BAD_CHECKSUM, DROP_UDP_FORBIDDEN, DROP_UDP_HOST_REFUSED, DROP_UDP_MALFORMED, stats_count,
+)
+from .timers cimport timer_cancel, timer_set
+from .wire cimport (
+    ETH_ALEN, FRAME_MAX_BYTES, HEADROOM_BYTES, IP_PROTO_UDP, UDP_HLEN, VNET_GSO_UDP_L4, Addr, addr_eq, addr_is4, load_be16,
+    store_be16, usec_t,
+)
+
+cdef enum:
+    UDP_UNREPLIED_US = 30000000
+    UDP_REPLIED_US = 180000000
+    UDP_DNS_US = 10000000
+    UDP_BATCH = 64                  # datagrams read from one socket before others have their turn
+    UDP_CSUM_OFFSET = 6
+
+
+# ---- life of a mapping -----------------------------------------------------------------------------------------------------
+
+cdef usec_t udp_timeout(Ctx *c, const Flow *flow) noexcept nogil:
+    if flow.kind == FLOW_UDP_PEER and addr_eq(&flow.key.dest_addr, &c.conf.dns4):
+        return UDP_DNS_US
+    return UDP_REPLIED_US if flow.body.udp.replied else UDP_UNREPLIED_US
+
+
+cdef void udp_close(Ctx *c, Flow *flow) noexcept nogil:
+    if flow.fd >= 0 and flow.kind != FLOW_UDP_FORWARD:
+        c.host.close(c.host.impl, flow.fd)
+    timer_cancel(&c.timers, &flow.timer)
+    flow_unhash(&c.flows, flow)
+    flow_free(&c.flows, flow)
+
+
+cdef void udp_on_timer(Ctx *c, Flow *flow) noexcept nogil:
+    """Armed lazily: look whether it was idle for long enough."""
+    cdef usec_t due = flow.last_us + udp_timeout(c, flow)
+    if due > c.now_us:
+        timer_set(&c.timers, &flow.timer, due)
+    else:
+        udp_close(c, flow)
+
+
+cdef Flow *udp_open(Ctx *c, const FlowKey *key, FlowKind kind) noexcept nogil:
+    """A flow without a socket; at the bound the one longest unused gives way."""
+    cdef Flow *flow
+    if c.flows.lru[<int>LRU_UDP].count >= c.conf.max_udp_flows:
+        stats_count(&c.stats, CTR_UDP_EVICTED)
+        udp_close(c, c.flows.lru[<int>LRU_UDP].oldest)
+    flow = flow_alloc(&c.flows, key, kind)
+    if flow == NULL:
+        return NULL
+    stats_count(&c.stats, CTR_UDP_FLOWS)
+    flow_set_class(&c.flows, flow, LRU_UDP)
+    flow.last_us = c.now_us
+    timer_set(&c.timers, &flow.timer, c.now_us + udp_timeout(c, flow))
+    return flow
+
+
+cdef void udp_forget_forward(Ctx *c, uint32_t forward_index) noexcept nogil:
+    """The forward is closing: the flows of its clients end, since the socket was its."""
+    cdef Flow *flow = c.flows.lru[<int>LRU_UDP].oldest
+    cdef Flow *following
+    while flow != NULL:
+        following = flow.lru_next
+        if flow.kind == FLOW_UDP_FORWARD and flow.body.udp.forward_id == forward_index:
+            udp_close(c, flow)
+        flow = following
+
+
+# ---- guest to host -----------------------------------------------------------------------------------------------------------
+
+cdef int open_for_guest(Ctx *c, FlowKey *key, const Target *target, Flow **out) noexcept nogil:
+    """The flow for a first datagram of the guest's: 0, or -errno (-EAGAIN: the table is full)."""
+    cdef Forward *forward
+    cdef Flow *flow
+    cdef bint world = target.route == ROUTE_WORLD
+    forward = fwd_for_guest(c, IP_PROTO_UDP, &key.guest_addr, key.guest_port) if world else NULL
+    if forward != NULL:                 # a forwarded port speaks from the host's port also when it speaks first
+        flow = udp_open(c, key, FLOW_UDP_FORWARD)
+        if flow == NULL:
+            return -EAGAIN
+        flow.fd = forward.fd
+        flow.body.udp.forward_id = <uint32_t>(forward - c.forwards)
+        flow.body.udp.peer_addr = key.dest_addr
+        flow.body.udp.peer_port = key.dest_port
+    elif world:
+        memset(&key.dest_addr, 0, sizeof(Addr))
+        key.dest_port = 0
+        flow = udp_open(c, key, FLOW_UDP)
+        if flow == NULL:
+            return -EAGAIN
+        flow.fd = c.host.udp_open(c.host.impl, ref_make(REF_FLOW, flow_handle(flow)), True, NULL, 0)
+    else:
+        flow = udp_open(c, key, FLOW_UDP_PEER)
+        if flow == NULL:
+            return -EAGAIN
+        flow.body.udp.peer_addr = target.addr
+        flow.body.udp.peer_port = target.port
+        flow.fd = c.host.udp_open(c.host.impl, ref_make(REF_FLOW, flow_handle(flow)), addr_is4(&target.addr), &target.addr,
+                                  target.port)
+    if flow.fd < 0:
+        return close_with(c, flow, flow.fd)
+    out[0] = flow
+    return 0
+
+
+cdef int close_with(Ctx *c, Flow *flow, int result) noexcept nogil:
+    flow.fd = -1
+    udp_close(c, flow)
+    return result
+
+
+cdef int udp_find(Ctx *c, const IpHdr *ip, FlowKey *key, Flow **out) noexcept nogil:
+    """The flow of a datagram of the guest's, made if need be: 0, -errno, or 1 when policy forbids it."""
+    cdef Target target
+    cdef FlowKey wide
+    cdef Flow *flow = flow_lookup(&c.flows, key)
+    if flow == NULL:
+        fwd_route(c, &ip.dst, key.dest_port, &target)
+        if target.route == ROUTE_FORBIDDEN or target.route == ROUTE_NOWHERE:
+            return 1 if target.route == ROUTE_FORBIDDEN else 2
+        if target.route == ROUTE_WORLD:
+            wide = key[0]
+            memset(&wide.dest_addr, 0, sizeof(Addr))
+            wide.dest_port = 0
+            flow = flow_lookup(&c.flows, &wide)
+        if flow == NULL:
+            return open_for_guest(c, key, &target, out)
+    flow_use(&c.flows, flow)
+    out[0] = flow
+    return 0
+
+
+cdef Drop refuse(Ctx *c, const IpHdr *ip, int result) noexcept nogil:
+    """The host would not take a datagram: tell the guest as a router would."""
+    if result == -ENETUNREACH:
+        icmp_error(c, ip, ICMP_UNREACHABLE, ICMP_NET_UNREACHABLE)
+    elif result == -EHOSTUNREACH:
+        icmp_error(c, ip, ICMP_UNREACHABLE, ICMP_HOST_UNREACHABLE)
+    elif result == -ECONNREFUSED:
+        icmp_error(c, ip, ICMP_UNREACHABLE, ICMP_PORT_UNREACHABLE)
+    return DROP_UDP_HOST_REFUSED
+
+
+cdef Drop udp_input(Ctx *c, const IpHdr *ip) noexcept nogil:
+    """A datagram, or a train of them, from the guest."""
+    cdef const uint8_t *p = ip.payload
+    cdef FlowKey key
+    cdef Flow *flow = NULL
+    cdef Datagram datagram
+    cdef ssize_t result
+    cdef uint32_t length
+    if ip.payload_bytes < UDP_HLEN:
+        return DROP_UDP_MALFORMED
+    length = load_be16(p + 4)
+    if length < UDP_HLEN or length > ip.payload_bytes or load_be16(p + 2) == 0:
+        return DROP_UDP_MALFORMED
+    if load_be16(p + 6) and not ip_csum_ok(ip):             # RFC 768: zero means that there is none
+        return DROP_UDP_BAD_CHECKSUM
+    memset(&key, 0, sizeof(FlowKey))
+    key.guest_addr = ip.src
+    key.dest_addr = ip.dst
+    key.guest_port = load_be16(p)
+    key.dest_port = load_be16(p + 2)
+    key.proto = IP_PROTO_UDP
+    result = udp_find(c, ip, &key, &flow)
+    if result == 1:
+        icmp_error(c, ip, ICMP_UNREACHABLE, ICMP_PORT_UNREACHABLE)
+        return DROP_UDP_FORBIDDEN
+    if result == 2:
+        return DROP_IP4_BAD_DESTINATION
+    if result == -EAGAIN or result == -EMFILE or result == -ENFILE:
+        return DROP_FLOWS_FULL
+    if result < 0:
+        return refuse(c, ip, <int>result)
+    flow.last_us = c.now_us
+    memcpy(flow.guest_mac, c.frame_mac, ETH_ALEN)
+    memset(&datagram, 0, sizeof(Datagram))
+    if flow.kind == FLOW_UDP:
+        datagram.peer_addr = ip.dst
+        datagram.peer_port = load_be16(p + 2)
+    else:
+        datagram.peer_addr = flow.body.udp.peer_addr
+        datagram.peer_port = flow.body.udp.peer_port
+        datagram.local_addr = flow.body.udp.local_addr
+    datagram.data = <uint8_t *>p + UDP_HLEN
+    datagram.length = length - UDP_HLEN
+    datagram.segment_bytes = ip.gso_size if ip.gso_type == VNET_GSO_UDP_L4 and datagram.length > ip.gso_size else 0
+    result = c.host.dgram_send(c.host.impl, flow.fd, &datagram)
+    if result < 0 and result != -EAGAIN:                    # an error left by an earlier datagram: it has been taken now
+        result = c.host.dgram_send(c.host.impl, flow.fd, &datagram)
+    return refuse(c, ip, <int>result) if result < 0 else DROP_NONE
+
+
+# ---- host to guest -----------------------------------------------------------------------------------------------------------
+
+cdef void send_to_guest(Ctx *c, const Flow *flow, const Addr *src, uint16_t src_port, uint8_t *data, uint32_t n,
+                        uint16_t segment_bytes) noexcept nogil:
+    """One frame; `data` has HEADROOM_BYTES of room before it."""
+    cdef OutFrame out
+    memset(&out, 0, sizeof(OutFrame))
+    out.src = src[0]
+    out.dst = flow.key.guest_addr
+    out.proto = IP_PROTO_UDP
+    out.guest_mac = flow.guest_mac
+    out.csum_offset = UDP_CSUM_OFFSET
+    out.l4 = data - UDP_HLEN
+    out.l4_bytes = UDP_HLEN
+    store_be16(out.l4, src_port)
+    store_be16(out.l4 + 2, flow.key.guest_port)
+    store_be16(out.l4 + 4, <uint16_t>(UDP_HLEN + n))
+    store_be16(out.l4 + 6, 0)
+    out.payload[0].iov_base = data
+    out.payload[0].iov_len = n
+    out.n_payload = 1 if n else 0
+    out.payload_bytes = n
+    if segment_bytes:
+        out.gso_type = VNET_GSO_UDP_L4
+        out.gso_size = segment_bytes
+    ip_output(c, &out)
+
+
+cdef void deliver(Ctx *c, Flow *flow, const Addr *src, uint16_t src_port, const Datagram *datagram) noexcept nogil:
+    """Give the guest a datagram or a train: whole if its kernel cuts trains, else one by one."""
+    cdef uint8_t *data = datagram.data
+    cdef uint32_t left = datagram.length
+    cdef uint32_t n
+    flow.last_us = c.now_us
+    flow.body.udp.replied = True
+    if datagram.segment_bytes == 0 or left <= datagram.segment_bytes:
+        send_to_guest(c, flow, src, src_port, data, left, 0)
+    elif c.conf.offload & LINK_USO4:
+        send_to_guest(c, flow, src, src_port, data, left, datagram.segment_bytes)
+    else:
+        while left:                     # each header is written over the end of the datagram before it, sent already
+            n = min(left, <uint32_t>datagram.segment_bytes)
+            send_to_guest(c, flow, src, src_port, data, n, 0)
+            data += n
+            left -= n
+
+
+cdef bint receive(Ctx *c, int fd, Datagram *datagram) noexcept nogil:
+    """The next datagram of a socket into the scratch buffer. False when none waits."""
+    while True:
+        memset(datagram, 0, sizeof(Datagram))
+        datagram.data = c.scratch + HEADROOM_BYTES
+        datagram.capacity = FRAME_MAX_BYTES
+        if c.host.dgram_recv(c.host.impl, fd, datagram) < 0:
+            return False
+        if datagram.length <= 65535 - 28:
+            return True
+        stats_count(&c.stats, CTR_HOST_RX_DROPPED)
+
+
+cdef void udp_on_host_event(Ctx *c, Flow *flow, uint32_t events) noexcept nogil:
+    """Datagrams, or errors, wait at a flow's own socket."""
+    cdef Datagram datagram
+    cdef HostError error
+    cdef int i
+    if events & EVENT_ERROR:
+        for i in range(UDP_BATCH):
+            if c.host.next_error(c.host.impl, flow.fd, &error) <= 0:
+                break
+            if flow.kind == FLOW_UDP:
+                icmp_error_for_udp(c, flow, &error.peer_addr, error.peer_port, &error)
+            else:
+                icmp_error_for_udp(c, flow, &flow.key.dest_addr, flow.key.dest_port, &error)
+    for i in range(UDP_BATCH):
+        if not receive(c, flow.fd, &datagram):
+            return
+        if flow.kind == FLOW_UDP_PEER:
+            deliver(c, flow, &flow.key.dest_addr, flow.key.dest_port, &datagram)
+        elif addr_is4(&datagram.peer_addr):
+            deliver(c, flow, &datagram.peer_addr, datagram.peer_port, &datagram)
+        else:
+            stats_count(&c.stats, CTR_HOST_RX_DROPPED)
+
+
+cdef Flow *flow_of_client(Ctx *c, uint32_t forward_index, const Datagram *datagram) noexcept nogil:
+    """The flow of a forwarded port's client, made if need be; NULL at the bound."""
+    cdef Forward *forward = fwd_at(c, forward_index)
+    cdef FlowKey key
+    cdef Flow *flow
+    memset(&key, 0, sizeof(FlowKey))
+    key.guest_addr = forward.guest_addr
+    key.guest_port = forward.guest_port
+    fwd_guest_view(c, &datagram.peer_addr, &key.dest_addr)
+    key.dest_port = datagram.peer_port
+    key.proto = IP_PROTO_UDP
+    flow = flow_lookup(&c.flows, &key)
+    if flow != NULL and (flow.kind != FLOW_UDP_FORWARD or flow.body.udp.forward_id != forward_index):
+        udp_close(c, flow)
+        flow = NULL
+    if flow == NULL:
+        flow = udp_open(c, &key, FLOW_UDP_FORWARD)
+        if flow == NULL:
+            return NULL
+        flow.fd = forward.fd
+        flow.body.udp.forward_id = forward_index
+        memcpy(flow.guest_mac, neigh_lookup(c, &key.guest_addr), ETH_ALEN)
+    flow.body.udp.peer_addr = datagram.peer_addr
+    flow.body.udp.peer_port = datagram.peer_port
+    flow.body.udp.local_addr = datagram.local_addr
+    flow_use(&c.flows, flow)
+    return flow
+
+
+cdef void udp_on_forward_event(Ctx *c, uint32_t forward_index) noexcept nogil:
+    """Clients have written to a forwarded port."""
+    cdef Forward *forward = fwd_at(c, forward_index)
+    cdef Datagram datagram
+    cdef HostError error
+    cdef Flow *flow
+    cdef int i
+    if forward == NULL:
+        return
+    while c.host.next_error(c.host.impl, forward.fd, &error) > 0:
+        pass                            # a client is gone: the guest will see it time out
+    for i in range(UDP_BATCH):
+        if not receive(c, forward.fd, &datagram):
+            return
+        flow = flow_of_client(c, forward_index, &datagram)
+        if flow == NULL:
+            stats_count(&c.stats, CTR_HOST_RX_DROPPED)
+            continue
+        deliver(c, flow, &flow.key.dest_addr, flow.key.dest_port, &datagram)
