@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
 from lab.daemons import Slirp, default_command
 from lab.servers import DNS_PORT, DnsServer
 from lab.topology import REMOTE, Topology

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
+
 from lab.daemons import Slirp
 from lab.servers import DNS_PORT, DnsServer, serve_http
 from lab.topology import REMOTE, Guest, Topology

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+
 from lab import probe
 from lab.daemons import Slirp
 from lab.namespaces import Namespace
@@ -34,9 +35,11 @@ RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
 def refusal(space: Namespace, address: str, port: int = CLOSED_PORT) -> tuple[int, float]:
     """The errno of a connect() that must fail, and the seconds it took."""
     started = time.monotonic()
-    with pytest.raises(OSError) as refused:
+    try:
         space.connect(address, port).close()
-    return refused.value.errno or 0, time.monotonic() - started
+    except OSError as refused:
+        return refused.errno or 0, time.monotonic() - started
+    pytest.fail(f"{address} port {port} is open")
 
 
 # Opening
@@ -93,10 +96,9 @@ def test_host_loopback_is_the_gateway(bed: Topology, net: Slirp) -> None:
 
 
 def test_remote_sees_the_hosts_address(bed: Topology, net: Slirp) -> None:
-    with bed.remote.listen() as listener:
-        with net.guest.connect(REMOTE, listener.getsockname()[1]):
-            server, (address, _) = listener.accept()
-            server.close()
+    with bed.remote.listen() as listener, net.guest.connect(REMOTE, listener.getsockname()[1]):
+        server, (address, _) = listener.accept()
+        server.close()
     assert address == "198.51.100.1"
 
 
@@ -160,26 +162,25 @@ def test_reset_by_the_guest_reaches_the_remote(bed: Topology, net: Slirp) -> Non
 
 def test_reset_by_the_remote_reaches_the_guest(bed: Topology, net: Slirp) -> None:
     with bed.remote.listen() as listener:
-        with net.guest.connect(REMOTE, listener.getsockname()[1], timeout=5) as client:
-            server, _ = listener.accept()
-            server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-            server.close()
-            with pytest.raises(ConnectionResetError):
-                client.recv(1)
+        client = net.guest.connect(REMOTE, listener.getsockname()[1], timeout=5)
+        server, _ = listener.accept()
+    with client:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+        server.close()
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
 
 
 def test_close_with_unread_data_resets_the_guest(bed: Topology, net: Slirp) -> None:
     with bed.remote.listen() as listener:
-        with net.guest.connect(REMOTE, listener.getsockname()[1], timeout=5) as client:
-            server, _ = listener.accept()
-            client.sendall(b"never read")
-            assert server.recv(1, socket.MSG_PEEK) == b"n"
-            server.close()
-            with pytest.raises(OSError) as failed:
-                for _ in range(50):
-                    client.sendall(b"more")
-                    time.sleep(0.02)
-    assert failed.value.errno in (errno.ECONNRESET, errno.EPIPE)
+        client = net.guest.connect(REMOTE, listener.getsockname()[1], timeout=5)
+        server, _ = listener.accept()
+    with client:
+        client.sendall(b"never read")
+        assert server.recv(1, socket.MSG_PEEK) == b"n"
+        server.close()
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
 
 
 # Many

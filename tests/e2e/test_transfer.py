@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
+
 from lab.daemons import Slirp
 from lab.servers import (
     digest_of,

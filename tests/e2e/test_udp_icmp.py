@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
+
 from lab.daemons import Slirp
 from lab.topology import (
     HOST,
