@@ -14,7 +14,6 @@ import sys
 from slirp import __version__, log
 from slirp.config import (
     MAX_MTU,
-    MIN_MTU,
     PATH,
     PID,
     TAPFD,
@@ -202,9 +201,7 @@ def _check_path(complaint: str, path: str) -> None:
     try:
         os.stat(path)
     except OSError as error:
-        raise UsageError(f"{complaint}: {path}: {reason(error)}") from None
-    except ValueError:
-        raise UsageError(f"{complaint}: {path!r}") from None
+        raise SlirpError(f"{complaint}: {path}: {reason(error)}") from None
 
 
 def _option_lines(table: Sequence[Option]) -> list[str]:
@@ -270,12 +267,7 @@ def _deprecated(old: str, new: str) -> Callable[[Config, str], None]:
 
 
 def _mtu(config: Config, text: str) -> None:
-    try:
-        config.mtu = parse_mtu(text)
-    except ValueError:
-        raise UsageError(
-            f"MTU must be a positive integer (< {MAX_MTU + 1}, at least {MIN_MTU})"
-        ) from None
+    config.mtu = parse_mtu(text)
 
 
 def _cidr(config: Config, text: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from _socket import AF_INET, inet_ntop, inet_pton
 
-from slirp.errors import SlirpError
+from slirp.errors import SlirpError, UsageError
 
 DEFAULT_CIDR = "10.0.2.0/24"
 DEFAULT_MTU = 1500
@@ -139,9 +139,9 @@ def parse_mac(text: str) -> bytes:
 
 
 def parse_mtu(text: str) -> int:
-    """Bytes of an IP packet. Raises ValueError."""
+    """Bytes of an IP packet. Raises UsageError."""
     if not is_number(text) or not MIN_MTU <= int(text) <= MAX_MTU:
-        raise ValueError(text)
+        raise UsageError(f"MTU must be a positive integer (< {MAX_MTU + 1}, at least {MIN_MTU})")
     return int(text)
 
 

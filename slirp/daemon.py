@@ -37,6 +37,7 @@ class Daemon:
     watches:   descriptors that may end us: what to do when one becomes readable, which returns an
     exit
                status, or None to go on.
+    is_busy:   asked after the end, for a while: whether something must still be delivered.
     on_signal: the same for a signal that arrived, with whether a process sent it; the status may be
     the
                negative number of a signal to die by.
@@ -68,6 +69,7 @@ class Daemon:
         self.forwards = Forwards(self.engine, network.guest)
         self.watches: dict[int, Callable[[], int | None]] = {}
         self.on_signal: Callable[[int, bool], int | None] = _die
+        self.is_busy: Callable[[], bool] = _never
         # From here on a signal waits for the event loop, so that the API socket's file is removed.
         self.signals = signals.SignalFd([*signums, oscalls.SIGUSR1])
         self.api_socket = ApiSocket(config.api_path) if config.api_path else None
@@ -202,6 +204,10 @@ def _notify_ready(config: Config) -> None:
     log.put(config.ready_fd, b"1")
     if config.ready_fd > log.STDERR:
         os.close(config.ready_fd)
+
+
+def _never() -> bool:
+    return False
 
 
 def _die(signum: int, _by_process: bool) -> int:

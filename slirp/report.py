@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from socket import AF_INET, AF_INET6, inet_ntop
 
 from slirp import log
 
@@ -23,5 +24,5 @@ def write(text: str) -> None:
     log.complain(text)
 
 
-def _describe(value: object) -> str:
-    return value.hex() if isinstance(value, bytes) else str(value)
+def _describe(address: bytes) -> str:
+    return inet_ntop(AF_INET if len(address) == 4 else AF_INET6, address)

@@ -25,6 +25,10 @@ from slirp.resolver import RESOLV_CONF
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
+    from collections.abc import Mapping
+    from typing import Any
+
+    from slirp.core.engine import Engine
 
 _UNSHARED = b"unshared"
 _UNSHARED_AS_ROOT = b"unshared, no user namespace"
@@ -35,6 +39,9 @@ _GO = b"go"
 _EXIT_NOT_EXECUTABLE = 126
 _EXIT_NOT_FOUND = 127
 _EXIT_SIGNAL_BASE = 128
+
+# A connection on which nothing has happened for so long waits for a process that has gone.
+_SETTLED_US = 300_000
 
 _SIGNALS = [
     oscalls.SIGHUP,
@@ -61,9 +68,52 @@ def main(config: RunConfig) -> int:
     host = daemon.Daemon(config, opened, _SIGNALS)
     for wish in config.publish:
         host.forwards.add(wish.proto, wish.host_addr, wish.host_port, "", wish.guest_port)
-    host.on_signal = lambda signum, by_process: _pass_on(child.pid, signum, by_process)
-    host.watches[os.pidfd_open(child.pid)] = lambda: _reap(child.pid)
+    command = _Command(child.pid)
+    host.watches[os.pidfd_open(child.pid)] = command.reap
+    host.on_signal = command.pass_on
+    host.is_busy = lambda: _is_busy(host.engine)
     return host.serve(lambda: child.send_step(_GO))
+
+
+class _Command:
+    """The running command."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid: int | None = pid
+
+    def reap(self) -> int:
+        """Collect the command, which has ended. Returns its exit status in a shell's terms."""
+        assert self._pid is not None
+        _, status = os.waitpid(self._pid, 0)
+        self._pid = None
+        code = os.waitstatus_to_exitcode(status)
+        return code if code >= 0 else _EXIT_SIGNAL_BASE - code
+
+    def pass_on(self, signum: int, by_process: bool) -> int | None:
+        """Give it a signal that a process sent to us; the terminal's it has got by itself."""
+        if self._pid is None:
+            return _EXIT_SIGNAL_BASE + signum
+        if by_process:
+            try:
+                os.kill(self._pid, signum)
+            except OSError as error:
+                log.complain(f"pyslirp: cannot pass on signal {signum}: {reason(error)}")
+        return None
+
+
+def _is_busy(engine: Engine) -> bool:
+    """Whether connections are still delivering what the command sent before it ended.
+
+    Its sockets outlive it in the namespace that our TAP holds, as they would on a real machine.
+    """
+    engine.run()  # flows() tells the time of the last turn
+    return any(_is_delivering(flow) for flow in engine.flows())
+
+
+def _is_delivering(flow: Mapping[str, Any]) -> bool:
+    if flow["kind"] != "tcp" or flow["host_state"] == "CLOSED":
+        return False
+    return flow["to_host_bytes"] > 0 or flow["idle_us"] < _SETTLED_US
 
 
 def _let_go_of_streams() -> None:
@@ -107,21 +157,6 @@ def _write_proc(pid: int, name: str, text: str) -> None:
             os.close(fd)
     except OSError as error:
         raise SlirpError(f"cannot write {name} of the user namespace: {reason(error)}") from None
-
-
-def _pass_on(pid: int, signum: int, by_process: bool) -> None:
-    """Give the command a signal that was sent to us; the terminal's it has got by itself."""
-    if by_process:
-        try:
-            os.kill(pid, signum)
-        except OSError as error:
-            log.complain(f"pyslirp: cannot pass on signal {signum}: {reason(error)}")
-
-
-def _reap(pid: int) -> int:
-    _, status = os.waitpid(pid, 0)
-    code = os.waitstatus_to_exitcode(status)
-    return code if code >= 0 else _EXIT_SIGNAL_BASE - code
 
 
 # ---- the child -------------------------------------------------------------------------------

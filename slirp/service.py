@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from slirp.daemon import Daemon
 
 
+# How long what is on its way may take to arrive after the end.
+LINGER_S = 3.0
+_LINGER_PERIOD_S = 0.01
+
+
 def run(daemon: Daemon) -> int:
     """Serve until something ends us: an exit status, or minus the signal to die by."""
     loop = _new_loop()
@@ -45,6 +50,7 @@ class _Service:
         self._daemon = daemon
         self._loop = loop
         self._ended: asyncio.Future[int] = loop.create_future()
+        self._hurried = False
         self._reporting = _thread.allocate_lock()
 
     async def run(self) -> int:
@@ -58,13 +64,20 @@ class _Service:
         driver.start()
         server = await self._serve_api()
         try:
-            return await self._ended
+            outcome = await self._ended
+            await self._linger()
+            return outcome
         finally:
             if server is not None:
                 server.close()
             driver.stop()
             for fd in (daemon.signals.fd, *daemon.watches):
                 self._loop.remove_reader(fd)
+
+    async def _linger(self) -> None:
+        deadline = self._loop.time() + LINGER_S
+        while self._daemon.is_busy() and self._loop.time() < deadline and not self._hurried:
+            await asyncio.sleep(_LINGER_PERIOD_S)
 
     async def _serve_api(self) -> asyncio.Server | None:
         api_socket = self._daemon.api_socket
@@ -94,7 +107,11 @@ class _Service:
                 self._end(self._daemon.on_signal(signum, by_process))
 
     def _end(self, outcome: int | None) -> None:
-        if outcome is not None and not self._ended.done():
+        if outcome is None:
+            return
+        if self._ended.done():
+            self._hurried = True  # told to end while we linger
+        else:
             self._ended.set_result(outcome)
 
     def _report(self) -> None:

@@ -91,8 +91,7 @@ def adopt(fd: int) -> Tap:
         raise SlirpError(f"tapfd {fd} is not a TAP device") from None
     if not flags & IFF_TAP:
         raise SlirpError(f"tapfd {fd} is a TUN device, a TAP is needed")
-    if not flags & IFF_NO_PI:
-        raise SlirpError(f"tapfd {fd} carries packet information, open it with IFF_NO_PI")
+    # Whether it was opened with IFF_NO_PI cannot be seen: its bit means IFF_NOFILTER here.
     os.set_blocking(fd, False)
     os.set_inheritable(fd, False)
     if flags & IFF_VNET_HDR:

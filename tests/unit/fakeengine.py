@@ -82,7 +82,7 @@ class Engine:
         return {"runs": self.runs}
 
     def flows(self) -> list[dict[str, object]]:
-        return [{"proto": "tcp", "guest": b"\x0a\x00\x02\x64"}]
+        return [{"kind": "udp", "guest_addr": b"\x0a\x00\x02\x64", "guest_port": 53}]
 
     def close(self) -> None:
         for id_ in list(self.forwards):
