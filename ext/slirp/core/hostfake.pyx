@@ -22,7 +22,7 @@ cdef bytes gather(const iovec *iov, int n):
 
 
 cdef bytes addr_out(const Addr *addr):
-    if addr == NULL:
+    if addr == NULL or addr.w[0] == 0 and addr.w[1] == 0:
         return b""
     if addr_is4(addr):
         return (<const char *>&addr.b[12])[:4]
@@ -41,8 +41,8 @@ cdef class FakeHost(Host):
     """Calls `impl.<name of the HostOps entry>(...)`; `impl.frame(bytes)` takes each frame for the guest.
 
     Shapes: addresses are bytes of 4 or 16; tcp_recv gives bytes (b"" is the end) or -errno; tcp_accept gives (fd, addr, port) or -errno;
-    dgram_send gets (fd, addr, port, data, segment_bytes); dgram_recv gives (addr, port, data, segment_bytes) or -errno; next_error gives None or
-    (errno, icmp_type, icmp_code, addr, port).
+    b"" stands for none. dgram_send gets (fd, addr, port, data, segment_bytes, ttl, local_addr); dgram_recv gives (addr, port, data, segment_bytes) and, if it likes,
+    ttl and local_addr, or -errno; next_error gives None or (errno, icmp_type, icmp_code, addr, port) and, if it likes, offender_addr and mtu.
     """
     cdef object impl
     cdef public object failure          # the last exception of impl
@@ -143,7 +143,7 @@ cdef int fake_ping_open(void *impl, uint64_t ref, bint v4) noexcept with gil:
 cdef ssize_t fake_dgram_send(void *impl, int fd, const Datagram *datagram) noexcept with gil:
     return (<FakeHost>impl).call("dgram_send", (
         fd, addr_out(&datagram.peer_addr), datagram.peer_port, (<const char *>datagram.data)[:datagram.length],
-        datagram.segment_bytes))
+        datagram.segment_bytes, datagram.ttl, addr_out(&datagram.local_addr)))
 
 
 cdef ssize_t fake_dgram_recv(void *impl, int fd, Datagram *datagram) noexcept with gil:
@@ -157,6 +157,9 @@ cdef ssize_t fake_dgram_recv(void *impl, int fd, Datagram *datagram) noexcept wi
     datagram.length = <unsigned int>len(data)
     memcpy(datagram.data, <const char *>data, min(len(data), <size_t>datagram.capacity))
     datagram.segment_bytes = result[3]
+    if len(result) > 4:
+        datagram.ttl = result[4]
+        addr_in(&datagram.local_addr, result[5])
     return 0
 
 
@@ -169,6 +172,9 @@ cdef int fake_next_error(void *impl, int fd, HostError *error) noexcept with gil
     error.from_icmp = error.icmp_type != 0 or error.icmp_code != 0
     addr_in(&error.peer_addr, result[3])
     error.peer_port = result[4]
+    if len(result) > 5:
+        addr_in(&error.offender_addr, result[5])
+        error.mtu = result[6]
     return 1
 
 
