@@ -135,7 +135,33 @@ def test_wrong_option_is_a_usage_error(bed: Topology, option: str) -> None:
 def test_no_argument_is_a_usage_error(bed: Topology) -> None:
     done = invoke(bed)
     assert done.returncode == 1
-    assert "Usage" in done.stderr
+    assert "Usage" in done.stdout + done.stderr
+
+
+def test_missing_interface_name_is_a_usage_error(bed: Topology) -> None:
+    done = invoke(bed, "-c", "1")
+    assert done.returncode == 1
+    assert "TAPNAME" in done.stderr
+
+
+@pytest.mark.parametrize("mtu", ["1", "67", "68", "256", "575"])
+def test_tiny_mtu_is_refused_in_one_line_or_works(bed: Topology, mtu: str) -> None:
+    guest = bed.guest()
+    with subprocess.Popen(
+        [*bed.host_command(), *default_command(), "-c", f"--mtu={mtu}", str(guest.pid), "tap0"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd="/",
+    ) as daemon:
+        try:
+            _, errors = daemon.communicate(timeout=1)
+        except subprocess.TimeoutExpired:
+            assert f"mtu {mtu} " in guest.run("ip", "link", "show", "tap0").stdout
+            daemon.terminate()
+        else:
+            assert_one_line(subprocess.CompletedProcess([], daemon.returncode, "", errors), "mtu")
+    bed.release(guest)
 
 
 def test_no_access_to_the_tun_device(bed: Topology) -> None:

@@ -105,7 +105,7 @@ def test_end_frees_the_interface_for_the_next(bed: Topology, attach: Attach) -> 
 @pytest.mark.beyond
 def test_target_that_ends_ends_it(attach: Attach) -> None:
     net = attach()
-    net.guest.end_holder()
+    net.guest.close()
     assert net.wait(5) == 0
 
 

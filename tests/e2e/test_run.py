@@ -60,7 +60,7 @@ def test_death_by_signal_is_128_more(bed: Topology, number: int) -> None:
 
 
 def test_command_that_is_not_there(bed: Topology) -> None:
-    done = run(bed, "--", "no-such-command")
+    done = run(bed, "--", "no-such-command", env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin"})
     assert done.returncode == 127
     assert "no-such-command" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

@@ -49,13 +49,6 @@ def test_pid_with_the_interface_of_that_name(bed: Topology, attach: Attach) -> N
     assert_connected(bed, guest)
 
 
-@pytest.mark.beyond
-def test_interface_name_is_optional(bed: Topology, attach: Attach) -> None:
-    guest = bed.guest()
-    attach(guest=guest, target=(str(guest.pid),))
-    assert_connected(bed, guest)
-
-
 def test_without_configure_the_guest_configures_itself(bed: Topology, attach: Attach) -> None:
     net = attach(configure=False)
     assert net.guest.addresses() == []
@@ -137,7 +130,7 @@ def test_daemon_of_a_persistent_tap_ends_with_its_target(bed: Topology, attach: 
     guest = bed.guest()
     guest.run("ip", "tuntap", "add", "name", "tap0", "mode", "tap")
     net = attach(guest=guest)
-    guest.end_holder()
+    guest.close()
     assert net.wait(5) == 0
 
 

@@ -239,6 +239,7 @@ def await_open_files(net: Slirp, most: int, seconds: float) -> int:
 
 @pytest.mark.beyond
 def test_short_connections_leave_no_file_descriptor(bed: Topology, net: Slirp) -> None:
+    time.sleep(1)  # the daemon opens its event loop after it is ready
     before = open_files(net)
     cpus = os.sched_getaffinity(0)
     with probe.server(bed, bed.remote, 5300, cpus):

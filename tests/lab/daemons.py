@@ -174,8 +174,9 @@ class Slirp:
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(timeout)
             client.connect(str(self.api_path))
-            client.sendall(request)
-            client.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(BrokenPipeError):  # it may refuse before it has read all
+                client.sendall(request)
+                client.shutdown(socket.SHUT_WR)
             return b"".join(iter(lambda: client.recv(65536), b""))
 
     def request(self, execute: str, **arguments: Any) -> dict[str, Any]:

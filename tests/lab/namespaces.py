@@ -72,12 +72,8 @@ class Namespace:
         self.close()
 
     def close(self) -> None:
-        """End the holder, and with it (when nobody else is inside) the namespaces."""
+        """End the holder, and with it the namespaces, unless somebody else is inside."""
         self._thread.shutdown(wait=True)
-        self.end_holder()
-
-    def end_holder(self) -> None:
-        """End the holder process alone: for tests in which the target goes away."""
         for stream in (self.holder.stdin, self.holder.stdout):
             if stream is not None:
                 stream.close()
