@@ -18,6 +18,7 @@ from slirp.forwards import Forwards
 
 MAX_REQUEST_BYTES = 65536
 REQUEST_TIMEOUT_S = 10.0
+_PAUSE_S = 0.2  # a client that has written nothing for so long has written all
 _MAX_PORT = 65535
 
 # IPv4 only, so the variants that name it are the same; tcp6 and udp6 are refused like unknown ones,
@@ -54,12 +55,23 @@ async def serve_client(
 async def _read_request(reader: asyncio.StreamReader) -> bytes:
     """The request: all until end of file, or as much as makes a whole object."""
     request = b""
-    while len(request) <= MAX_REQUEST_BYTES:
-        chunk = await reader.read(MAX_REQUEST_BYTES)
+    while chunk := await reader.read(MAX_REQUEST_BYTES):
         request += chunk
-        if not chunk or (request.rstrip().endswith(b"}") and _is_whole(request)):
+        if len(request) > MAX_REQUEST_BYTES:
+            await _discard(reader)
+            break
+        if request.rstrip().endswith(b"}") and _is_whole(request):
             break
     return request
+
+
+async def _discard(reader: asyncio.StreamReader) -> None:
+    """Read on while more comes, for a client that must have written all before it reads."""
+    try:
+        while await asyncio.wait_for(reader.read(MAX_REQUEST_BYTES), _PAUSE_S):
+            pass
+    except TimeoutError:
+        pass
 
 
 def _is_whole(request: bytes) -> bool:

@@ -16,7 +16,7 @@ DEFAULT_MTU = 1500
 # A kernel TCP/IP stack pays per packet, and nothing between us and the container needs small ones.
 # slirp4netns keeps 1500 for the sake of its callers; `pyslirp run` has none to surprise.
 DEFAULT_RUN_MTU = 65520
-MIN_MTU = 68  # RFC 791: every internet module must be able to forward 68 octets
+MIN_MTU = 576  # RFC 791: what every host must accept, and the least our TCP reckons with
 MAX_MTU = 65521  # the kernel's limit for a TAP: 65535 less the Ethernet header
 MIN_PREFIX_LEN = 1
 MAX_PREFIX_LEN = 25

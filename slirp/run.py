@@ -15,6 +15,8 @@ command.
 from __future__ import annotations
 
 import os
+import struct
+from fcntl import ioctl
 
 from slirp import daemon, handover, link, log, netns
 from slirp.config import RunConfig, format_ipv4
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from slirp.core.engine import Engine
+
+SIOCOUTQ = 0x5411  # linux/sockios.h
 
 _UNSHARED = b"unshared"
 _UNSHARED_AS_ROOT = b"unshared, no user namespace"
@@ -113,7 +117,11 @@ def _is_busy(engine: Engine) -> bool:
 def _is_delivering(flow: Mapping[str, Any]) -> bool:
     if flow["kind"] != "tcp" or flow["host_state"] == "CLOSED":
         return False
-    return flow["to_host_bytes"] > 0 or flow["idle_us"] < _SETTLED_US
+    if flow["to_host_bytes"] > 0 or flow["idle_us"] < _SETTLED_US:
+        return True
+    # What the host's kernel has not delivered yet would be lost if the connection were reset now.
+    (undelivered,) = struct.unpack("i", ioctl(flow["fd"], SIOCOUTQ, bytes(4)))
+    return bool(undelivered)
 
 
 def _let_go_of_streams() -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 # How long what is on its way may take to arrive after the end.
-LINGER_S = 3.0
+LINGER_S = 10.0
 _LINGER_PERIOD_S = 0.01
 
 
@@ -71,8 +71,7 @@ class _Service:
             if server is not None:
                 server.close()
             driver.stop()
-            for fd in (daemon.signals.fd, *daemon.watches):
-                self._loop.remove_reader(fd)
+            self._loop.remove_reader(daemon.signals.fd)
 
     async def _linger(self) -> None:
         deadline = self._loop.time() + LINGER_S
@@ -111,8 +110,10 @@ class _Service:
             return
         if self._ended.done():
             self._hurried = True  # told to end while we linger
-        else:
-            self._ended.set_result(outcome)
+            return
+        self._ended.set_result(outcome)
+        for fd in self._daemon.watches:  # what has ended us stays readable
+            self._loop.remove_reader(fd)
 
     def _report(self) -> None:
         # Whoever reads our stderr may be slow or stuck, so a thread writes, one report at a time.

@@ -244,8 +244,11 @@ async def test_large_requests(client: Client) -> None:
         return LIST[:-1] + b',"x":"' + b"a" * (size - len(LIST) - 7) + b'"}'
 
     assert await client.exchange(padded(api.MAX_REQUEST_BYTES)) == LISTED
-    reply = await client.exchange(padded(api.MAX_REQUEST_BYTES + 1))
-    assert reply == b'{"error":{"desc":"bad request: too large message"}}'
+    refusal = b'{"error":{"desc":"bad request: too large message"}}'
+    assert await client.exchange(padded(api.MAX_REQUEST_BYTES + 1)) == refusal
+    # the client writes all before it reads, and must not find a broken pipe
+    assert await client.exchange(padded(100 * api.MAX_REQUEST_BYTES)) == refusal
+    assert await client.exchange(padded(api.MAX_REQUEST_BYTES + 1), shut_down=False) == refusal
 
 
 async def test_silent_client_is_let_go(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,7 +96,7 @@ def test_tapfd_needs_no_name() -> None:
         (["--", "-1", "tap0"], "PID must be a positive integer"),
         (["-e", "abc", "42", "tap0"], "exit-fd must be a non-negative integer"),
         (["-r", "-1", "42", "tap0"], "ready-fd must be a non-negative integer"),
-        (["-m", "0", "42", "tap0"], "MTU must be a positive integer (< 65522, at least 68)"),
+        (["-m", "0", "42", "tap0"], "MTU must be a positive integer (< 65522, at least 576)"),
         (["--netns-type=foo", "42", "tap0"], '--netns-type must be "path", "pid" or "tapfd"'),
         (["--netns-type=tapfd", "x"], "FD must be a non-negative integer"),
         (["--netns-type=tapfd", "-c", "0"], "--configure conflicts with --netns-type=tapfd"),

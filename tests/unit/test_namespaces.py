@@ -1,0 +1,155 @@
+"""The control plane in real namespaces, with an Engine that carries nothing: what depends on the
+kernel but needs no traffic. The system tests of the whole daemon are in tests/e2e.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+pytestmark = pytest.mark.e2e
+
+FAKE = [sys.executable, str(pathlib.Path(__file__).with_name("fakeengine.py"))]
+TREE = str(pathlib.Path(__file__).parents[2])
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": TREE}
+
+
+@pytest.fixture
+def target() -> Iterator[int]:
+    """The pid of a process in user and network namespaces of its own."""
+    holder = subprocess.Popen(
+        ["unshare", "--user", "--map-root-user", "--net", "sh", "-c", "echo; exec sleep 60"],
+        stdout=subprocess.PIPE,
+    )
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    yield holder.pid
+    holder.kill()
+    holder.wait()
+    holder.stdout.close()
+
+
+class Started:
+    """A daemon of ours that has become ready."""
+
+    def __init__(self, *words: str, through: tuple[str, ...] = ()) -> None:
+        ready_fd, write_fd = os.pipe()
+        self.process = subprocess.Popen(
+            [*through, *FAKE, "-c", "-r", str(write_fd), *words],
+            pass_fds=(write_fd,),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+        )
+        os.close(write_fd)
+        self.ready = os.read(ready_fd, 2)
+        os.close(ready_fd)
+
+    def end(self) -> tuple[int, str]:
+        """Wait for its end: exit status and stderr."""
+        _, errors = self.process.communicate(timeout=10)
+        return self.process.returncode, errors
+
+
+def test_signal_at_the_instant_of_ready_removes_the_api_socket(
+    target: int, tmp_path: pathlib.Path
+) -> None:
+    api = tmp_path / "s"
+    daemon = Started("-a", str(api), str(target), "tap0")
+    assert daemon.ready == b"1"
+    assert api.is_socket()
+    daemon.process.terminate()
+    assert daemon.end() == (-signal.SIGTERM, "")
+    assert not api.exists()
+
+
+def test_ignored_signals_stay_ignored(target: int) -> None:
+    old = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what nohup does
+    try:
+        daemon = Started(str(target), "tap0")
+    finally:
+        signal.signal(signal.SIGHUP, old)
+    daemon.process.send_signal(signal.SIGHUP)
+    time.sleep(0.3)
+    assert daemon.process.poll() is None
+    daemon.process.terminate()
+    daemon.end()
+
+
+def test_successor_waits_for_the_interface(target: int) -> None:
+    """Podman restarts a container in the same namespace while the old daemon is still going."""
+    old = Started(str(target), "tap0")
+    ending = subprocess.Popen(["sh", "-c", f"sleep 0.2; kill {old.process.pid}"])
+    new = Started(str(target), "tap0")
+    assert new.ready == b"1"
+    ending.wait()
+    old.end()
+    new.process.terminate()
+    new.end()
+
+
+def test_end_of_the_namespace_ends_the_daemon(target: int) -> None:
+    daemon = Started(str(target), "tap0")
+    os.kill(target, signal.SIGKILL)
+    assert daemon.end() == (0, "the network namespace has gone\n")
+
+
+def test_where_no_namespace_can_be_made_the_tap_is_opened_in_place(target: int) -> None:
+    """The daemon then watches the process."""
+    inside = ("nsenter", "--preserve-credentials", "--user", "--target", str(target))
+    limit = "/proc/sys/user/max_net_namespaces"
+    subprocess.run([*inside, "sh", "-c", f"echo 0 > {limit}"], check=True)
+    daemon = Started(str(target), "tap0", through=inside)
+    assert daemon.ready == b"1"
+    os.kill(target, signal.SIGKILL)
+    assert daemon.end() == (0, f"process {target} has ended\n")
+
+
+def in_terminal(script: list[tuple[float, bytes]]) -> str:
+    """Type into an interactive shell on a terminal of its own; what it shows."""
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.environ.update(environment(), PS1="$ ", TERM="dumb")
+        os.execvp("bash", ["bash", "--norc", "--noprofile", "-i"])
+    shown = b""
+    for delay, keys in [*script, (0.1, b"exit\r")]:
+        time.sleep(delay)
+        os.write(fd, keys)
+    try:
+        while select.select([fd], [], [], 5)[0] and (data := os.read(fd, 4096)):
+            shown += data
+    except OSError:
+        pass  # how a terminal says end of file
+    os.close(fd)
+    os.waitpid(pid, 0)
+    return shown.decode(errors="replace")
+
+
+def test_terminal_interrupts_the_command_once() -> None:
+    script = "trap 'echo caught' INT; sleep 9; sleep 0.5; exit 3"
+    run = f'{" ".join(FAKE)} run sh -c "{script}"; echo rc=$?\r'
+    shown = in_terminal([(0.3, run.encode()), (1.0, b"\x03"), (1.5, b"")])
+    assert shown.count("caught") - shown.count("echo caught") == 1
+    assert "rc=3" in shown
+
+
+def test_terminal_stops_and_continues_both() -> None:
+    run = f"{' '.join(FAKE)} run sleep 1.5; echo rc=$?\r"
+    shown = in_terminal(
+        [(0.3, run.encode()), (1.0, b"\x1a"), (0.3, b"fg; echo end=$?\r"), (2, b"")]
+    )
+    assert "Stopped" in shown
+    assert "end=0" in shown
