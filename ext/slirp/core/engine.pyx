@@ -5,6 +5,7 @@ The only file that knows both sides. Its one file descriptor is that epoll set: 
 `run`, or a thread through `run_until`) learns from it that there is work. A turn takes what is ready, serves each touched connection once, and goes on
 until nothing is ready or the budget is spent, so that the control plane never starves. A timerfd in the same set stands for the wheel's next deadline.
 """
+cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset, strerror
@@ -178,6 +179,7 @@ cdef int checked(int result) except -1:
     return result
 
 
+@cython.final
 cdef class Engine:
     """The data plane on a TAP. One thread at a time may be inside."""
     cdef Loop *loop

@@ -4,6 +4,7 @@
 The only module of ext/ whose nogil functions take the GIL. Methods return what the call returns (>= 0, or -errno); an exception counts as -EIO and is kept for the
 test to see.
 """
+cimport cython
 from libc.errno cimport EIO
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
 from libc.string cimport memcpy, memset
@@ -37,6 +38,7 @@ cdef void addr_in(Addr *addr, bytes wire) except *:
         memcpy(addr.b, <const char *>wire, 16)
 
 
+@cython.final
 cdef class FakeHost(Host):
     """Calls `impl.<name of the HostOps entry>(...)`; `impl.frame(bytes)` takes each frame for the guest.
 

@@ -1,5 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The whole stack: see stack.pxd for the theory. `Stack` is its face for tests: frames and a clock in, frames out, no I/O."""
+cimport cython
 from libc.errno cimport ENOSPC
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset, strerror
@@ -314,6 +315,8 @@ cdef list stack_flows(Ctx *c):
     return out
 
 
+@cython.final
+@cython.no_gc_clear         # the host has to outlive the sockets that __dealloc__ closes
 cdef class Stack:
     """The stack over a Host, without I/O of its own (tests, simulations).
 

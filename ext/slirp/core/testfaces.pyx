@@ -1,34 +1,40 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Python faces of the small machines inside, for their tests: timer wheel, byte queue, flow table, ranges, headers.
+"""Python faces of the small machines inside, for their tests: timer wheel, byte queue, flow table,
+ranges, headers.
 
-Nothing of the daemon imports this module. Each face owns one machine and gives each of its C functions as a method of the same name; entries are named by small
-ints. What C leaves undefined (a timer set twice in two wheels, a byte read beyond a queue) a face refuses with an exception, so that a test
-cannot wander there.
+Nothing of the daemon imports this module. Each face owns one machine and gives its C functions as
+methods of the same names; entries are named by small ints. What C leaves undefined (a byte read
+beyond a queue, a flow freed twice) a face refuses with an exception, so that no test wanders there.
 """
+cimport cython
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from .blocks cimport (
-    BLOCK_BYTES, QUEUE_IOV_MAX, BlockPool, ByteQueue, pool_destroy, pool_init, queue_clear, queue_commit, queue_consume,
-    queue_extend, queue_iov, queue_reserve_iov, queue_write,
+    BLOCK_BYTES, QUEUE_IOV_MAX, BlockPool, ByteQueue, pool_destroy, pool_init, queue_clear,
+    queue_commit, queue_consume, queue_extend, queue_iov, queue_reserve_iov, queue_write,
 )
-from .conn cimport Flow, FlowKey, FlowKind, Range, RangeList
+from .conn cimport FLOW_UDP, Flow, FlowKey, Range, RangeList
 from .csum cimport csum_add, csum_fold, csum_pseudo, csum_store, csum_store_partial
 from .flow cimport (
-    LRU_CLASSES, SLAB_FLOWS, FlowTable, flow_alloc, flow_by_handle, flow_free, flow_handle, flow_lookup, flow_set_class,
-    flow_unhash, flow_use, flows_destroy, flows_init,
+    LRU_CLASSES, SLAB_FLOWS, FlowTable, flow_alloc, flow_by_handle, flow_free, flow_handle,
+    flow_lookup, flow_set_class, flow_unhash, flow_use, flows_destroy, flows_init,
 )
 from .linux cimport iovec
 from .seq cimport seq_t
 from .siphash cimport SipKey
 from .tcp_sack cimport ranges_add, ranges_bytes, ranges_report, ranges_skip, ranges_trim
-from .timers cimport TimerNode, TimerWheel, timer_cancel, timer_is_set, timer_set, timers_init, timers_next, timers_pop
+from .timers cimport (
+    TimerNode, TimerWheel, timer_cancel, timer_is_set, timer_set, timers_init, timers_next,
+    timers_pop,
+)
 from .wire cimport VNET_HLEN, Addr, VnetHdr, addr_set4, usec_t, vnet_build, vnet_parse
 
 
-# ---- timers -----------------------------------------------------------------------------------------------------------------
+# ---- timers --------------------------------------------------------------------------------------
 
+@cython.final
 cdef class Timers:
     """A wheel and `n` timers, 0 to n - 1."""
     cdef TimerWheel wheel
@@ -74,8 +80,9 @@ cdef class Timers:
         return self.wheel.armed
 
 
-# ---- blocks -----------------------------------------------------------------------------------------------------------------
+# ---- blocks --------------------------------------------------------------------------------------
 
+@cython.final
 cdef class Pool:
     """A pool of blocks with a bound."""
     cdef BlockPool pool
@@ -97,6 +104,7 @@ cdef class Pool:
         return self.pool.free_blocks
 
 
+@cython.final
 cdef class Queue:
     """A byte queue on a pool."""
     cdef Pool owner
@@ -139,7 +147,8 @@ cdef class Queue:
 
     def write(self, uint32_t offset, bytes data not None):
         """Write at an offset, also beyond the end. False without memory."""
-        return bool(queue_write(&self.owner.pool, &self.q, offset, <const uint8_t *><const char *>data, <uint32_t>len(data)))
+        return bool(queue_write(&self.owner.pool, &self.q, offset,
+                                <const uint8_t *><const char *>data, <uint32_t>len(data)))
 
     def extend(self, uint32_t n):
         """`n` bytes written beyond the end have become part of the queue."""
@@ -165,8 +174,9 @@ cdef class Queue:
         queue_clear(&self.owner.pool, &self.q)
 
 
-# ---- flows ------------------------------------------------------------------------------------------------------------------
+# ---- flows ---------------------------------------------------------------------------------------
 
+@cython.final
 cdef class Flows:
     """A flow table. Keys are 40 bytes (FlowKey), flows are named by their handles."""
     cdef FlowTable table
@@ -196,7 +206,7 @@ cdef class Flows:
         cdef Flow *flow
         if self.lookup(key) is not None:
             raise KeyError("in the table already")
-        flow = flow_alloc(&self.table, <const FlowKey *><const char *>key, FlowKind.FLOW_UDP)
+        flow = flow_alloc(&self.table, <const FlowKey *><const char *>key, FLOW_UDP)
         return None if flow == NULL else flow_handle(flow)
 
     def lookup(self, bytes key not None):
@@ -237,7 +247,7 @@ cdef class Flows:
         flow_use(&self.table, flow)
 
     def by_age(self, int lru_class):
-        """The handles of a class, least recently used first; the list is read both ways and must agree."""
+        """The handles of a class, least recently used first; the list read backwards must agree."""
         cdef Flow *flow = self.table.lru[lru_class].oldest
         cdef list forth = []
         cdef list back = []
@@ -261,8 +271,9 @@ cdef class Flows:
         return self.table.n_slots
 
 
-# ---- ranges -----------------------------------------------------------------------------------------------------------------
+# ---- ranges --------------------------------------------------------------------------------------
 
+@cython.final
 cdef class Ranges:
     """A list of ranges of sequence space."""
     cdef RangeList *held
@@ -289,7 +300,7 @@ cdef class Ranges:
         return ranges_bytes(self.held, start, end)
 
     def skip(self, seq_t at, seq_t limit):
-        """(first number from `at` on that is not held, where the list goes on behind it or `limit`)."""
+        """(the first number from `at` on that is not held, where the list goes on or `limit`)."""
         cdef seq_t next_start = limit
         at = ranges_skip(self.held, at, &next_start)
         return at, next_start
@@ -298,14 +309,15 @@ cdef class Ranges:
     def ranges(self):
         if self.held == NULL:
             return []
-        return [(self.held.ranges[i].start, self.held.ranges[i].end) for i in range(self.held.count)]
+        return [(self.held.ranges[i].start, self.held.ranges[i].end)
+                for i in range(self.held.count)]
 
     @property
     def allocated(self):
         return self.held != NULL
 
 
-# ---- headers ----------------------------------------------------------------------------------------------------------------
+# ---- headers -------------------------------------------------------------------------------------
 
 cdef int take_addr(Addr *addr, bytes wire) except -1:
     if len(wire) == 4:
@@ -317,8 +329,11 @@ cdef int take_addr(Addr *addr, bytes wire) except -1:
     return 0
 
 
-def pseudo_checksum(bytes src not None, bytes dst not None, uint8_t proto, bytes segment not None, bint partial=False):
-    """The two bytes that the checksum field takes: over pseudo-header and segment, or (`partial`) the pseudo-header's sum alone."""
+def pseudo_checksum(bytes src not None, bytes dst not None, uint8_t proto, bytes segment not None,
+                    bint partial=False):
+    """The two bytes of the checksum field: over pseudo-header and segment, or (`partial`) the
+    pseudo-header's sum alone.
+    """
     cdef uint8_t field[2]
     cdef Addr a, b
     cdef uint64_t total
@@ -346,7 +361,8 @@ def vnet_fields(bytes header not None):
     return hdr.flags, hdr.gso_type, hdr.hdr_len, hdr.gso_size, hdr.csum_start, hdr.csum_offset
 
 
-def vnet_bytes(uint8_t flags, uint8_t gso_type, uint16_t hdr_len, uint16_t gso_size, uint16_t csum_start, uint16_t csum_offset):
+def vnet_bytes(uint8_t flags, uint8_t gso_type, uint16_t hdr_len, uint16_t gso_size,
+               uint16_t csum_start, uint16_t csum_offset):
     """A virtio-net header."""
     cdef uint8_t out[VNET_HLEN]
     cdef VnetHdr hdr

@@ -1,0 +1,43 @@
+"""The data plane on a TAP."""
+
+from typing import final
+
+RUN_IDLE: int
+RUN_MORE: int
+RUN_LINK_DOWN: int
+
+@final
+class Engine:
+    """Owns `tap_fd` from the constructor's return on. One thread at a time may be inside."""
+
+    def __new__(
+        cls,
+        tap_fd: int,
+        *,
+        mtu: int,
+        network4: bytes,
+        prefix_len4: int,
+        gateway4: bytes,
+        dns4: bytes,
+        guest4: bytes,
+        gateway_mac: bytes,
+        guest_mac: bytes,
+        offload: int,
+        host_loopback: bool,
+        dns_enabled: bool,
+        vnet_hdr: bool = True,
+        max_flows: int = 32768,
+        tcp_buffer_bytes: int = 4194304,
+        memory_bytes: int = 268435456,
+    ) -> Engine: ...
+    def fileno(self) -> int: ...
+    def run(self) -> int: ...
+    def run_until(self, stop_fd: int) -> int: ...
+    def set_dns(self, servers: list[bytes]) -> None: ...
+    def add_forward(
+        self, proto: str, listen_fd: int, guest_addr: bytes, guest_port: int
+    ) -> int: ...
+    def remove_forward(self, forward_id: int) -> bool: ...
+    def stats(self) -> dict[str, int]: ...
+    def flows(self) -> list[dict[str, object]]: ...
+    def close(self) -> None: ...
