@@ -25,7 +25,7 @@ TABLE = (
 
 def read(*words: str, until_operand: bool = False) -> list[tuple[str | None, str]]:
     return [
-        (option and option.long, value)
+        (option.long if option else None, value)
         for option, value in scan(words, TABLE, until_operand=until_operand)
     ]
 

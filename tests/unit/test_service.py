@@ -128,7 +128,7 @@ def test_link_down_ends_it(daemon: Daemon) -> None:
 
 
 def test_link_down_before_the_loop_ends_it(daemon: Daemon) -> None:
-    daemon.engine.run_until = lambda _: fakeengine.RUN_LINK_DOWN  # type: ignore[method-assign]
+    daemon.engine.run_until = lambda stop_fd: fakeengine.RUN_LINK_DOWN  # type: ignore[method-assign]
     assert daemon.run() == 0
 
 
@@ -161,8 +161,13 @@ def test_what_ended_it_is_asked_once(daemon: Daemon) -> None:
     """A descriptor that hung up stays readable while we linger."""
     read_fd, write_fd = os.pipe()
     os.close(write_fd)
-    calls: list[None] = []
-    daemon.watches[read_fd] = lambda: calls.append(None) or 0
+    calls: list[int] = []
+
+    def on_readable() -> int:
+        calls.append(read_fd)
+        return 0
+
+    daemon.watches[read_fd] = on_readable
     busy = iter([True] * 10 + [False])
     daemon.is_busy = lambda: next(busy)
     assert daemon.run() == 0
