@@ -46,16 +46,17 @@ cdef void wheel_place(TimerWheel *wheel, TimerNode *node) noexcept nogil:
         node.level = WHEEL_LEVELS
         list_append(&wheel.due, node)
         return
-    # The level is that of the highest group of six bits in which the two ticks differ: slots passed are never reused early.
+    # The level is that of the highest group of six bits in which the two ticks differ: within a turn of the level
+    # above, slots passed are never reused early. The last level has none above it and turns on and on.
     distance = at ^ wheel.tick
     while distance >= WHEEL_SLOTS and level < WHEEL_LEVELS - 1:
         distance >>= 6
         level += 1
     node.level = level
+    distance = (at >> (6 * level)) - (wheel.tick >> (6 * level))
     if distance >= WHEEL_SLOTS:                 # beyond the last level: its furthest slot, and placed anew from there
-        node.slot = <uint32_t>((wheel.tick >> (6 * level)) + WHEEL_SLOTS - 1) & (WHEEL_SLOTS - 1)
-    else:
-        node.slot = <uint32_t>(at >> (6 * level)) & (WHEEL_SLOTS - 1)
+        at = wheel.tick + (<uint64_t>(WHEEL_SLOTS - 1) << (6 * level))
+    node.slot = <uint32_t>(at >> (6 * level)) & (WHEEL_SLOTS - 1)
     wheel.occupied[level] |= <uint64_t>1 << node.slot
     list_append(&wheel.slots[level][node.slot], node)
 
