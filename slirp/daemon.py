@@ -23,6 +23,7 @@ from slirp.resolver import Resolvers
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import Self
 
     from slirp.tap import Tap
 
@@ -32,19 +33,18 @@ _MAX_OPEN_FILES = 1 << 16
 
 
 class Daemon:
-    """Everything that lives as long as the daemon does.
+    """Everything that lives as long as the daemon does; a context manager, which closes it.
 
-    watches:   descriptors that may end us: what to do when one becomes readable, which returns an
-    exit
-               status, or None to go on.
+    watches:   descriptors that may end us, each with what to do when it becomes readable: return an
+               exit status, or None to go on.
+    on_signal: the same for a signal, given whether a process sent it; the status may be minus the
+               signal, to die by it.
     is_busy:   asked after the end, for a while: whether something must still be delivered.
-    on_signal: the same for a signal that arrived, with whether a process sent it; the status may be
-    the
-               negative number of a signal to die by.
     """
 
     def __init__(self, config: Config, opened: Tap, signums: list[int]) -> None:
         from slirp.core.engine import Engine
+        from slirp.driver import ThreadDriver
 
         raise_file_limit()
         network = config.network
@@ -66,6 +66,7 @@ class Daemon:
         self.resolvers = Resolvers() if config.dns else None
         if self.resolvers is not None:
             self.engine.set_dns(self.resolvers.servers)
+        self.thread = ThreadDriver(self.engine)
         self.forwards = Forwards(self.engine, network.guest)
         self.watches: dict[int, Callable[[], int | None]] = {}
         self.on_signal: Callable[[int, bool], int | None] = _die
@@ -74,28 +75,22 @@ class Daemon:
         self.signals = signals.SignalFd([*signums, oscalls.SIGUSR1])
         self.api_socket = ApiSocket(config.api_path) if config.api_path else None
 
-    def serve(self, on_ready: Callable[[], None]) -> int:
-        """Let packets flow, call `on_ready`, and go on until the end. Returns the exit status."""
-        from slirp.driver import ThreadDriver
+    def __enter__(self) -> Self:
+        return self
 
-        self.thread = ThreadDriver(self.engine)
+    def __exit__(self, *_exc: object) -> None:
+        # In this order: a successor may wait for the TAP, and then wants the API socket's path.
+        if self.api_socket is not None:
+            self.api_socket.close()
+        self.engine.close()
+
+    def serve(self, on_ready: Callable[[], None]) -> int:
+        """Let packets flow, call `on_ready`, and go on until the end. Returns how it ended."""
         self.thread.start()
         on_ready()
         from slirp import service
 
-        try:
-            outcome = service.run(self)
-        finally:
-            self.close()
-        if outcome < 0:
-            self.signals.die_by(-outcome)
-        return outcome
-
-    def close(self) -> None:
-        """Give everything back; the API socket before the TAP, for which a successor may wait."""
-        if self.api_socket is not None:
-            self.api_socket.close()
-        self.engine.close()
+        return service.run(self)
 
     def on_link_down(self) -> int:
         """The TAP has gone, and with it all that we are for."""
@@ -113,26 +108,34 @@ def main(config: Config) -> int:
     keep_only(_named_fds(config))
     for warning in config.warnings:
         log.warn(warning)
-    target_fd = None
-    if config.target_kind == TAPFD:
-        opened = tap.adopt(int(config.target))
-    else:
-        target_fd = _open_process(config)
-        helper = netns.start(config)
-        import slirp.core.engine  # noqa: F401 (10 ms that the helper needs anyway)
+    opened, target_fd = _open_tap(config)
+    signums = [oscalls.SIGTERM, oscalls.SIGINT, oscalls.SIGHUP]
+    with Daemon(config, opened, signums) as daemon:
+        if config.exit_fd is not None:
+            daemon.watches[config.exit_fd] = lambda: EXIT_OK
+        if target_fd is not None:
+            daemon.watches[target_fd] = lambda: _on_target_exit(config)
+        _announce(config)
+        outcome = daemon.serve(lambda: _notify_ready(config))
+    if outcome < 0:
+        daemon.signals.die_by(-outcome)
+    return outcome
 
-        opened, in_place = helper.receive_tap()
-        if target_fd is not None and not in_place:
-            os.close(target_fd)  # the TAP will tell us of the end
-            target_fd = None
-        helper.reap()
-    daemon = Daemon(config, opened, [oscalls.SIGTERM, oscalls.SIGINT, oscalls.SIGHUP])
-    if config.exit_fd is not None:
-        daemon.watches[config.exit_fd] = lambda: EXIT_OK
-    if target_fd is not None:
-        daemon.watches[target_fd] = lambda: _on_target_exit(config)
-    _announce(config)
-    return daemon.serve(lambda: _notify_ready(config))
+
+def _open_tap(config: Config) -> tuple[Tap, int | None]:
+    """The target's TAP, and a pidfd of the target where only that tells of its end."""
+    if config.target_kind == TAPFD:
+        return tap.adopt(int(config.target)), None
+    target_fd = _open_process(config)
+    helper = netns.start(config)
+    import slirp.core.engine  # noqa: F401 (10 ms that the helper needs anyway)
+
+    opened, in_place = helper.receive_tap()
+    helper.reap()
+    if target_fd is not None and not in_place:
+        os.close(target_fd)  # the TAP will tell
+        target_fd = None
+    return opened, target_fd
 
 
 def keep_only(fds: Iterable[int]) -> None:

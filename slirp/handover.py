@@ -63,8 +63,11 @@ class Child:
         return self._receive()[0]
 
     def send_step(self, step: bytes) -> None:
-        """Let the child go on from where it waits for `step`."""
-        self.sock.send(step)
+        """Let the child go on from where it waits for `step`; its end is noticed elsewhere."""
+        try:
+            self.sock.send(step)
+        except BrokenPipeError:
+            return
 
     def reap(self) -> None:
         """Collect the child, which has nothing more to do."""
@@ -76,7 +79,7 @@ class Child:
             _MAX_MESSAGE_BYTES, CMSG_SPACE(_FD.size), MSG_CMSG_CLOEXEC
         )
         if message[:1] == _ERROR:
-            raise SlirpError(message[1:].decode(errors="replace"))
+            raise SlirpError(os.fsdecode(message[len(_ERROR) :]))
         if not message:
             raise SlirpError(f"the process that sets up the TAP {self._fate()}")
         return message, _FD.unpack(control[0][2])[0] if control else -1
@@ -104,7 +107,8 @@ def fork(work: Callable[[socket], None]) -> Child:
         work(theirs)
         status = 0
     except (SlirpError, OSError) as error:
-        theirs.send(_ERROR + str(error).encode(errors="replace")[: _MAX_MESSAGE_BYTES - 1])
+        text = os.fsencode(str(error).replace("\n", " "))
+        theirs.send(_ERROR + text[: _MAX_MESSAGE_BYTES - len(_ERROR)])
     finally:
         os._exit(status)
 

@@ -47,6 +47,7 @@ _EXIT_SIGNAL_BASE = 128
 # A connection on which nothing has happened for so long waits for a process that has gone.
 _SETTLED_US = 300_000
 
+# SIGUSR1 is the daemon's own everywhere: it asks for a report.
 _SIGNALS = [
     oscalls.SIGHUP,
     oscalls.SIGINT,
@@ -69,14 +70,14 @@ def main(config: RunConfig) -> int:
     import slirp.core.engine  # noqa: F401 (10 ms that the child needs anyway)
 
     opened, _ = child.receive_tap()
-    host = daemon.Daemon(config, opened, _SIGNALS)
-    for wish in config.publish:
-        host.forwards.add(wish.proto, wish.host_addr, wish.host_port, "", wish.guest_port)
     command = _Command(child.pid)
-    host.watches[os.pidfd_open(child.pid)] = command.reap
-    host.on_signal = command.pass_on
-    host.is_busy = lambda: _is_busy(host.engine)
-    return host.serve(lambda: child.send_step(_GO))
+    with daemon.Daemon(config, opened, _SIGNALS) as host:
+        for wish in config.publish:
+            host.forwards.add(wish.proto, wish.host_addr, wish.host_port, "", wish.guest_port)
+        host.watches[os.pidfd_open(child.pid)] = command.reap
+        host.on_signal = command.pass_on
+        host.is_busy = lambda: _is_busy(host.engine)
+        return host.serve(lambda: child.send_step(_GO))
 
 
 class _Command:
@@ -221,18 +222,19 @@ def _mount_resolv_conf(config: RunConfig) -> None:
     host's file system is not touched, and need not be writable.
     """
     text = _resolv_conf(format_ipv4(config.network.dns))
-    oscalls.mount("none", "/", "", oscalls.MS_REC | oscalls.MS_PRIVATE)
-    flags = oscalls.MS_NOSUID | oscalls.MS_NODEV
-    oscalls.mount("tmpfs", _SCRATCH, "tmpfs", flags, "size=64k,mode=0755")
+    source = f"{_SCRATCH}/resolv.conf"
     try:
-        source = f"{_SCRATCH}/resolv.conf"
-        with open(source, "w") as file:
-            file.write(text)
-        oscalls.mount(source, RESOLV_CONF, "", oscalls.MS_BIND)
+        oscalls.mount("none", "/", "", oscalls.MS_REC | oscalls.MS_PRIVATE)
+        flags = oscalls.MS_NOSUID | oscalls.MS_NODEV
+        oscalls.mount("tmpfs", _SCRATCH, "tmpfs", flags, "size=64k,mode=0755")
+        try:
+            with open(source, "w", errors="surrogateescape") as file:
+                file.write(text)
+            oscalls.mount(source, RESOLV_CONF, "", oscalls.MS_BIND)
+        finally:
+            oscalls.umount(_SCRATCH, oscalls.MNT_DETACH)
     except OSError as error:
         log.complain(f"pyslirp: {RESOLV_CONF} stays the host's: {reason(error)}")
-    finally:
-        oscalls.umount(_SCRATCH, oscalls.MNT_DETACH)
 
 
 def _resolv_conf(dns: str) -> str:
