@@ -15,7 +15,7 @@ from slirp.core.testfaces import fold, pseudo_checksum
 
 def definition(data: bytes) -> int:
     """RFC 1071 1: the complement of the one's complement sum of 16-bit words, the last padded."""
-    total = sum(struct.unpack(f">{(len(data) + 1) // 2}H", data + bytes(len(data) % 2)))
+    total: int = sum(struct.unpack(f">{(len(data) + 1) // 2}H", data + bytes(len(data) % 2)))
     while total > 0xFFFF:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF

@@ -54,7 +54,7 @@ def test_due_at_its_time_and_not_before(start: int, distance: int) -> None:
 
 @pytest.mark.parametrize("boundary", [64, 64**2, 64**3, 64**4, 64**5, 3 * 64**5])
 def test_set_just_before_the_wheel_turns_over(boundary: int) -> None:
-    """A short timer across the edge of every level; 64^5 ms after boot is a day in a host's life."""
+    """A short timer across the edge of every level; 64^5 ms are twelve days of uptime."""
     now = (boundary - 1) * TICK
     wheel = Timers(2, now)
     wheel.set(0, now + TICK)
