@@ -11,7 +11,7 @@ import pytest
 
 import slirp.core
 
-TESTS = Path(__file__).parent
+HERE = Path(__file__).parent
 
 
 def test_stubs_agree_with_the_compiled_modules() -> None:
@@ -26,7 +26,7 @@ def test_stubs_agree_with_the_compiled_modules() -> None:
             "-m",
             "mypy.stubtest",
             "--ignore-unused-allowlist",
-            f"--allowlist={TESTS / 'stubtest_allowlist.txt'}",
+            f"--allowlist={HERE / 'stubtest_allowlist.txt'}",
             *(f"slirp.core.{name}" for name in stubs),
         ],
         cwd=folder.parent.parent,
