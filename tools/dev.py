@@ -184,6 +184,7 @@ def main(argv: list[str]) -> int:
     if verb is None:
         print(__doc__)
         return 0 if argv[1:] in (["-h"], ["--help"], ["help"]) else 2
+    os.environ["PATH"] = f"{os.environ.get('PATH', '')}:{workshop.SYSTEM_PATH}"  # sbin, for ip, nft
     try:
         verb(argv[2:])
     except StepError as failure:

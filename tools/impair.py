@@ -1,11 +1,12 @@
-"""The long form of tests/e2e/test_impaired.py: any link, any size, many rounds, against Linux's own TCP.
+"""The long form of tests/e2e/test_impaired.py: any link, any size, many rounds, against Linux.
 
     python3 tools/impair.py --loss 0.02 --reorder 0.02 --delay 0.005 --size-mib 64 --rounds 20
     python3 tools/impair.py --random --rounds 100
 
-Run it with the Python that has pyslirp and its test dependencies (tools/dev.py tells where), as root or
-where user namespaces are allowed. Each round prints its script, time and counters; the first one that loses
-or changes an octet, or leaves a buffer behind, ends the run with status 1.
+Run it with the Python that has pyslirp and its test dependencies (beside what `tools/dev.py path`
+names), as root or where user namespaces are allowed. Each round prints its script, time and
+counters; the first one that loses or changes an octet, or leaves a buffer behind, ends the run with
+status 1.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ def has(what: str) -> bool:
     elif what == "ensurepip":
         code = "import ensurepip, venv"
     else:
-        return shutil.which(what, path=f"{os.environ.get('PATH', '')}:{SYSTEM_PATH}") is not None
+        return shutil.which(what) is not None
     return subprocess.run([base_python(), "-c", code], capture_output=True).returncode == 0
 
 

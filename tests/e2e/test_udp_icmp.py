@@ -142,6 +142,8 @@ def test_ping_to_an_unreachable_host_says_so(net: Slirp) -> None:
 
 @pytest.mark.beyond
 def test_without_ping_sockets_only_the_gateway_answers(bed: Topology, net: Slirp) -> None:
+    if bed.ping_groups == "0 0":
+        pytest.skip("the only group that is mapped here may always use ping sockets")
     bed.host.sysctl(ipv4__ping_group_range="1 0")
     try:
         done = net.guest.run("ping", "-c", "1", "-W", "1", REMOTE, check=False)
