@@ -1,7 +1,7 @@
 """Our TCP against Linux's own, over links that lose, delay, reorder and duplicate.
 
-Both byte streams of a connection run at once and must arrive intact; afterwards nothing is left. The
-long form, with any script and size, is tools/impair.py.
+Both byte streams of a connection run at once and must arrive intact; afterwards nothing is left.
+The long form, with any script and size, is tools/impair.py.
 """
 
 from __future__ import annotations

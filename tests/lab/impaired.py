@@ -1,8 +1,8 @@
 """Our stack against a real kernel's TCP over a bad link: loss, delay, reordering, duplication.
 
-netem is not in every kernel, so the link itself is bad: between the guest's TAP and the Engine lies a
-pair of sockets and a relay that treats each frame as its script says. The Engine does not know the
-difference, and the guest is Linux with all it does to get its bytes through.
+netem is not in every kernel, so the link itself is bad: between the guest's TAP and the Engine lies
+a pair of sockets and a relay that treats each frame as its script says. The Engine does not know
+the difference, and the guest is Linux with all it does to get its bytes through.
 
     guest's kernel -- tap0 -- relay -- socket pair -- Engine -- sockets of the host
 """
@@ -39,7 +39,8 @@ class Script:
     """What becomes of a frame, each with a probability of its own; delays in seconds.
 
     loss, duplicate: of each frame. reorder: that it is held back by `held_back`. The rest are
-    delayed by `delay`, give or take `jitter` (which reorders nothing: a frame waits for those before).
+    delayed by `delay` and up to `jitter` more, which reorders nothing: a frame waits for those
+    before it.
     """
 
     loss: float = 0.0
@@ -198,14 +199,14 @@ class ImpairedLink:
 
 @dataclasses.dataclass
 class Outcome:
-    """What a round left: `faults` in words, none when all is well; `stats` of the Engine at the end."""
+    """What a round left: `faults` in words, none when all is well; `stats` of the Engine."""
 
     faults: list[str]
     stats: dict[str, int]
 
 
 def stream_both_ways(bed: Topology, script: Script, size: int, patience: float = 120) -> Outcome:
-    """One connection over such a link, `size` octets each way at the same time, then the end of both sides."""
+    """One connection over such a link: `size` octets each way at once, then both sides close."""
     at_host: list[tuple[int, str]] = []
     finished = threading.Event()
 

@@ -1,29 +1,36 @@
 # cython: language_level=3
-"""THE MAP of the data plane: everything that runs per packet or per connection, without the GIL and without Python objects.
+"""THE MAP of the data plane: everything that runs per packet or per connection, without the GIL and
+without Python objects.
 
-A file may cimport only files that stand before it (tools/check_layers.py holds the list); layers only call down.
+A file may cimport only files that stand before it (tools/check_layers.py holds the list); layers
+only call down.
 
     layer 0  headers only: constants and structures, no state
              linux      system calls          wire      Ethernet, IP, virtio-net headers; Addr
              seq        sequence arithmetic
     layer 1  small machines, no protocol
-             siphash    keyed hash            csum      Internet checksum       stats    Drop, Counter
-             blocks     buffers, byte queues  timers    the wheel               conn     all state of a flow (no code)
-             flow       table of flows        hostops   the two seams: host sockets, and the link
+             siphash    keyed hash            csum      Internet checksum   stats  Drop, Counter
+             blocks     buffers, byte queues  timers    the wheel
+             conn       all state of a flow   flow      table of flows
+             hostops    the two seams: the host's sockets, and the link
              ctx        all that a handler may touch
     layer 2  protocols
              ip  fwd (policy)  arp  icmp  udp
-             tcp (theory, states)  tcp_wire (header)  tcp_sack (ranges, loss)  tcp_out  tcp_recv  tcp_timer  tcp_host  tcp_in
+             tcp (theory, states)  tcp_wire (header)  tcp_sack (ranges, loss)  tcp_out  tcp_recv
+             tcp_timer  tcp_host  tcp_in
     layer 3  stack      dispatch, counting, service; `Stack`: the sans-IO face for tests
     layer 4  hostfake   HostOps by a Python object (tests)
              hostlinux  HostOps by system calls
              engine     the TAP, epoll and the stack: `Engine`, what the daemon drives
     beside   oscalls    the few calls of Linux that Python's os module lacks, for slirp/
 
-A frame of the guest's:   engine.link_receive -> stack_input -> ip4_parse -> tcp_input -> tcp_receive_text -> HostOps.tcp_send
-Bytes of the host's:      engine.handle_events -> stack_host_event -> tcp_on_host_event ... stack_serve -> tcp_service
-                          -> HostOps.tcp_recv -> tcp_output -> ip_output -> LinkOps.send
+A frame of the guest's:   engine.link_receive -> stack_input -> ip4_parse -> tcp_input
+                          -> tcp_receive_text -> HostOps.tcp_send
+Bytes of the host's:      engine.handle_events -> stack_host_event -> tcp_on_host_event ...
+                          stack_serve -> tcp_service -> HostOps.tcp_recv -> tcp_output
+                          -> ip_output -> LinkOps.send
 
-Words: the *guest* is on the TAP's side, the *host* is where our sockets are. A *flow* is a connection or mapping of the guest's. To *touch* a flow is to have it
-served when the batch is over. A *train* is a frame that carries several segments or datagrams, to be cut by the kernel (GSO).
+Words: the *guest* is on the TAP's side, the *host* is where our sockets are. A *flow* is a
+connection or mapping of the guest's. To *touch* a flow is to have it served when the batch is over.
+A *train* is a frame that carries several segments or datagrams, to be cut by the kernel (GSO).
 """

@@ -1,6 +1,6 @@
 # cython: language_level=3
-"""ARP (RFC 826): we answer for the gateway's and the DNS address, and for no other, so that the guest's duplicate detection
-(RFC 5227) works. Who asks, or answers, is remembered.
+"""ARP (RFC 826): we answer for the gateway's and the DNS address, and for no other, so that the
+guest's duplicate detection (RFC 5227) works. Who asks, or answers, is remembered.
 """
 from libc.stdint cimport uint8_t, uint32_t
 

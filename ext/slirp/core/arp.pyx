@@ -7,16 +7,20 @@ from .fwd cimport fwd_is_ours
 from .ip cimport neigh_learn
 from .linux cimport iovec
 from .stats cimport (
-    CTR_BYTES_TO_GUEST, CTR_FRAMES_TO_GUEST, CTR_LINK_SEND_FAILED, DROP_ARP_MALFORMED, DROP_ARP_NOT_FOR_US, DROP_NONE,
-    stats_add, stats_count,
+    CTR_BYTES_TO_GUEST, CTR_FRAMES_TO_GUEST, CTR_LINK_SEND_FAILED, DROP_ARP_MALFORMED,
+    DROP_ARP_NOT_FOR_US, DROP_NONE, stats_add, stats_count,
 )
-from .wire cimport ETH_ALEN, ETH_HLEN, ETH_P_ARP, ETH_P_IP, VNET_HLEN, addr_get4, addr_set4, load_be16, load_be32, store_be16
+from .wire cimport (
+    ETH_ALEN, ETH_HLEN, ETH_P_ARP, ETH_P_IP, VNET_HLEN, addr_get4, addr_set4, load_be16, load_be32,
+    store_be16,
+)
 
 cdef enum:
     ARP_BYTES = 28                  # for Ethernet and IPv4
     ARP_REQUEST = 1
     ARP_REPLY = 2
-    # offsets: hardware type 0, protocol type 2, lengths 4 and 5, operation 6, sender 8 and 14, target 18 and 24
+    # offsets: hardware type 0, protocol type 2, lengths 4 and 5, operation 6, sender 8 and 14,
+    # target 18 and 24
     ARP_SENDER_MAC = 8
     ARP_SENDER_IP = 14
     ARP_TARGET_MAC = 18
@@ -66,6 +70,7 @@ cdef Drop arp_input(Ctx *c, const uint8_t *p, uint32_t n) noexcept nogil:
         neigh_learn(c, &sender, p + ARP_SENDER_MAC)
     if not fwd_is_ours(c, &target):
         return DROP_NONE if addr_get4(&target) == sender4 else DROP_ARP_NOT_FOR_US
-    if operation == ARP_REQUEST and not (sender4 and fwd_is_ours(c, &sender) and addr_get4(&target) != sender4):
+    if operation == ARP_REQUEST and not (sender4 and fwd_is_ours(c, &sender)
+                                         and addr_get4(&target) != sender4):
         send_reply(c, p)
     return DROP_NONE

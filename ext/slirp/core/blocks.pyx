@@ -72,36 +72,35 @@ cdef bint queue_grow(ByteQueue *q, uint32_t want_slots) noexcept nogil:
     return True
 
 
-cdef bint queue_back(BlockPool *pool, ByteQueue *q, uint32_t offset, uint32_t n) noexcept nogil:
-    """Put blocks behind [offset, offset + n). False when one could not be had: those got stay and are of use later."""
-    cdef uint32_t first = (q.start + offset) >> BLOCK_SHIFT
-    cdef uint32_t last = (q.start + offset + n - 1) >> BLOCK_SHIFT
+cdef uint32_t queue_back(BlockPool *pool, ByteQueue *q, uint32_t offset, uint32_t n) noexcept nogil:
+    """Put blocks behind [offset, offset + n), n > 0. How many bytes of it, from its start, have them: fewer than `n` when the
+    pool ran dry; the blocks got stay and are of use later.
+    """
+    cdef uint32_t at = q.start + offset
+    cdef uint32_t first = at >> BLOCK_SHIFT
+    cdef uint32_t last = (at + n - 1) >> BLOCK_SHIFT
     cdef uint32_t i, slot
     if not queue_grow(q, last + 1):
-        return False
+        return 0
     for i in range(first, last + 1):
         slot = (q.head + i) & (q.n_slots - 1)
         if q.blocks[slot] == NULL:
             q.blocks[slot] = block_get(pool)
             if q.blocks[slot] == NULL:
-                return False
+                return (i << BLOCK_SHIFT) - at if i > first else 0
         if ((i + 1) << BLOCK_SHIFT) - q.start > q.span:
             q.span = ((i + 1) << BLOCK_SHIFT) - q.start
-    return True
+    return n
 
 
 cdef int queue_reserve_iov(BlockPool *pool, ByteQueue *q, uint32_t n, iovec *iov) noexcept nogil:
-    """Room for up to `n` more bytes behind the last one, as at most QUEUE_IOV_MAX pieces; 0 pieces without memory.
+    """Room for up to `n` more bytes (n > 0) behind the last one, as at most QUEUE_IOV_MAX pieces; 0 pieces without memory.
 
     Fill them, then call queue_commit. Not for a queue that holds bytes beyond a gap.
     """
-    if n > (QUEUE_IOV_MAX - 1) * BLOCK_BYTES:
-        n = (QUEUE_IOV_MAX - 1) * BLOCK_BYTES
-    if not queue_back(pool, q, q.length, n):
-        if q.span <= q.length:
-            queue_trim(pool, q, q.length)
-            return 0
-        n = min(n, q.span - q.length)
+    n = queue_back(pool, q, q.length, min(n, <uint32_t>((QUEUE_IOV_MAX - 1) * BLOCK_BYTES)))
+    if n == 0:
+        queue_trim(pool, q, q.length)
     return queue_pieces(q, q.length, n, iov, QUEUE_IOV_MAX)
 
 
@@ -129,7 +128,8 @@ cdef void queue_trim(BlockPool *pool, ByteQueue *q, uint32_t keep) noexcept nogi
     q.span = (first << BLOCK_SHIFT) - q.start
 
 
-cdef int queue_pieces(ByteQueue *q, uint32_t offset, uint32_t n, iovec *iov, int max_iov) noexcept nogil:
+cdef int queue_pieces(ByteQueue *q, uint32_t offset, uint32_t n, iovec *iov,
+                      int max_iov) noexcept nogil:
     cdef uint32_t at = q.start + offset
     cdef uint32_t in_block, take
     cdef int count = 0
@@ -144,7 +144,8 @@ cdef int queue_pieces(ByteQueue *q, uint32_t offset, uint32_t n, iovec *iov, int
     return count
 
 
-cdef int queue_iov(ByteQueue *q, uint32_t offset, uint32_t n, iovec *iov, int max_iov) noexcept nogil:
+cdef int queue_iov(ByteQueue *q, uint32_t offset, uint32_t n, iovec *iov,
+                   int max_iov) noexcept nogil:
     """The pieces of [offset, offset + n), all of it held; as many as fit into `max_iov`."""
     return queue_pieces(q, offset, n, iov, max_iov)
 
@@ -167,14 +168,17 @@ cdef void queue_consume(BlockPool *pool, ByteQueue *q, uint32_t n) noexcept nogi
         q.start -= BLOCK_BYTES
 
 
-cdef bint queue_write(BlockPool *pool, ByteQueue *q, uint32_t offset, const uint8_t *data, uint32_t n) noexcept nogil:
-    """Copy `n` bytes to `offset` (in or beyond the contiguous part). False without memory: nothing was written."""
+cdef bint queue_write(BlockPool *pool, ByteQueue *q, uint32_t offset, const uint8_t *data,
+                      uint32_t n) noexcept nogil:
+    """Copy `n` bytes to `offset` (in or beyond the contiguous part). False without memory: nothing
+    was written.
+    """
     cdef iovec iov[8]
     cdef int count, i
     cdef uint32_t done = 0
     if n == 0:
         return True
-    if not queue_back(pool, q, offset, n):
+    if queue_back(pool, q, offset, n) < n:
         return False
     while done < n:
         count = queue_pieces(q, offset + done, n - done, iov, 8)

@@ -1,8 +1,10 @@
 # cython: language_level=3
-"""All state of a flow: no code here. A flow is a TCP connection, a UDP mapping or a ping exchange of the guest.
+"""All state of a flow: no code here. A flow is a TCP connection, a UDP mapping or a ping exchange
+of the guest.
 
-Flows live in slabs (flow.pyx) and are named from outside by a handle, index and generation, so that a late event of the host finds "not you" instead
-of freed memory. Each field has one writer, named with its group.
+Flows live in slabs (flow.pyx) and are named from outside by a handle, index and generation, so that
+a late event of the host finds "not you" instead of freed memory. Each field has one writer, named
+with its group.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -15,7 +17,8 @@ from .wire cimport Addr, usec_t
 cdef enum FlowKind:
     FLOW_FREE = 0
     FLOW_TCP
-    FLOW_UDP            # a guest's port towards the world: one socket for every destination (RFC 4787 4.1)
+    FLOW_UDP            # a guest's port towards the world: one socket for every destination (RFC
+                        # 4787 4.1)
     FLOW_UDP_PEER       # a guest's port and one peer: the host's loopback, DNS
     FLOW_UDP_FORWARD    # a client of a forwarded UDP port; the socket is the forward's
     FLOW_PING
@@ -42,7 +45,7 @@ cdef struct RangeList:      # ordered, disjoint; allocated only while there is a
 
 
 cdef struct TcpConn:
-    # -- states: tcp_set_state, tcp_host ------------------------------------------------------------------------------
+    # -- states: tcp_set_state, tcp_host ---------------------------------------------------------
     uint8_t state               # TcpState
     uint8_t host_state          # HostState
     bint readable               # the host's socket may hold bytes or EOF: cleared by EAGAIN
@@ -53,7 +56,7 @@ cdef struct TcpConn:
     bint fin_sent               # our FIN has been sent at least once; its number is snd_fin
     bint hashed_out             # no longer found by its key: it only drains to the host
 
-    # -- send sequence space, RFC 9293 3.3.1: tcp_out sends, tcp_in acknowledges -------------------------------------------
+    # -- send sequence space, RFC 9293 3.3.1: tcp_out sends, tcp_in acknowledges -----------------
     seq_t iss
     seq_t snd_una
     seq_t snd_nxt
@@ -66,7 +69,7 @@ cdef struct TcpConn:
     uint8_t rcv_wind_shift
     uint16_t snd_mss            # payload bytes in a segment without options (RFC 6691)
 
-    # -- receive sequence space: tcp_recv, tcp_out -----------------------------------------------------------------------
+    # -- receive sequence space: tcp_recv, tcp_out -----------------------------------------------
     seq_t irs
     seq_t rcv_nxt
     seq_t rcv_adv               # right edge of the window last advertised: never moves left
@@ -77,7 +80,7 @@ cdef struct TcpConn:
     bint ack_delayed            # an acknowledgement is owed at ack_due_us
     usec_t ack_due_us
 
-    # -- options, RFC 7323 and 2018 -------------------------------------------------------------------------------------
+    # -- options, RFC 7323 and 2018 --------------------------------------------------------------
     bint sack_ok
     bint ts_ok
     uint32_t ts_recent
@@ -85,7 +88,7 @@ cdef struct TcpConn:
     uint32_t ts_offset          # our clock's offset (RFC 7323 5.4)
     seq_t last_ack_sent
 
-    # -- retransmission, RFC 6298, 5681, 6582, 6675: tcp_in, tcp_sack, tcp_timer ----------------------------------------------------
+    # -- retransmission, RFC 6298, 5681, 6582, 6675: tcp_in, tcp_sack, tcp_timer -----------------
     uint32_t srtt_us            # 0: no sample yet
     uint32_t rttvar_us
     uint32_t rto_us
@@ -103,14 +106,16 @@ cdef struct TcpConn:
     seq_t rexmit_nxt            # [rexmit_nxt, rexmit_end) is taken for lost: next to be sent again
     seq_t rexmit_end
 
-    # -- life ---------------------------------------------------------------------------------------------------------
-    usec_t deadline_us          # SYN-RECEIVED, SYN-SENT, TIME-WAIT: when this state ends by itself; else 0
+    # -- life ------------------------------------------------------------------------------------
+    usec_t deadline_us          # SYN-RECEIVED, SYN-SENT, TIME-WAIT: when this state ends by itself;
+                                # else 0
     usec_t retry_due_us         # memory was out: try again then; else 0
     uint8_t keepalive_probes    # sent since the guest was last heard
 
-    # -- bytes: sq by tcp_host and tcp_in, rq by tcp_recv ---------------------------------------------------------------------
+    # -- bytes: sq by tcp_host and tcp_in, rq by tcp_recv ----------------------------------------
     ByteQueue sq                # from the host, [snd_una, ...): unacknowledged, then unsent
-    ByteQueue rq                # from the guest: [rcv_nxt - rq.length, rcv_nxt) not yet taken by the host, then ahead of gaps
+    ByteQueue rq                # from the guest: [rcv_nxt - rq.length, rcv_nxt) not yet taken by
+                                # the host, then ahead of gaps
     RangeList *ahead            # what rq holds beyond rcv_nxt
     RangeList *sacked           # what the guest holds beyond snd_una
 
@@ -134,7 +139,8 @@ cdef union FlowBody:
 
 
 cdef struct Flow:
-    TimerNode timer             # one a flow: the nearest of its deadlines, or earlier. First: a node's address is its flow's
+    TimerNode timer             # one a flow: the nearest of its deadlines, or earlier. First: a
+                                # node's address is its flow's
     FlowKey key
     uint32_t index              # in the slab
     uint32_t generation

@@ -33,7 +33,8 @@ cdef uint64_t csum_add_iov(uint64_t total, const iovec *iov, int n_iov) noexcept
     cdef uint64_t part
     for i in range(n_iov):
         part = csum_add(0, <const uint8_t *>iov[i].iov_base, iov[i].iov_len)
-        if odd:                                     # RFC 1071 2(B): a sum shifted by a byte is the sum swapped
+        # RFC 1071 2(B): a sum shifted by a byte is the sum swapped
+        if odd:
             part = csum_swap(part)
         total += part
         odd = odd ^ (iov[i].iov_len & 1)
@@ -45,7 +46,8 @@ cdef inline uint64_t csum_swap(uint64_t total) noexcept nogil:
     return <uint16_t>((folded << 8) | (folded >> 8))
 
 
-cdef uint64_t csum_pseudo(const Addr *src, const Addr *dst, uint8_t proto, uint32_t length) noexcept nogil:
+cdef uint64_t csum_pseudo(const Addr *src, const Addr *dst, uint8_t proto,
+                          uint32_t length) noexcept nogil:
     """The pseudo-header's sum for either family (RFC 9293 3.1, RFC 8200 8.1)."""
     cdef uint8_t tail[8]
     cdef uint64_t total
@@ -81,7 +83,9 @@ cdef void csum_store(uint8_t *field, uint64_t total) noexcept nogil:
 
 
 cdef void csum_store_partial(uint8_t *field, uint64_t total) noexcept nogil:
-    """Store the sum itself, uncomplemented, as VIRTIO_NET_HDR_F_NEEDS_CSUM wants it of a pseudo-header."""
+    """Store the sum itself, uncomplemented, as VIRTIO_NET_HDR_F_NEEDS_CSUM wants it of a
+    pseudo-header.
+    """
     cdef uint16_t folded = <uint16_t>~csum_fold(total)
     memcpy(field, &folded, 2)
 

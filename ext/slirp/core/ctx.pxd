@@ -65,7 +65,8 @@ cdef struct RateLimit:              # a token bucket
 cdef struct Ctx:
     usec_t now_us                   # of the batch in hand
     Conf conf
-    SipKey secret                   # for sequence numbers and time-stamps; the flow table has its own
+    SipKey secret                   # for sequence numbers and time-stamps; the flow table has its
+                                    # own
     Stats stats
     FlowTable flows
     TimerWheel timers
@@ -98,8 +99,11 @@ cdef inline void touch(Ctx *c, Flow *flow) noexcept nogil:
     c.touched_last = flow
 
 
-cdef inline bint rate_allows(RateLimit *limit, usec_t now_us, uint64_t per_second, uint64_t burst) noexcept nogil:
-    """Take a token, of which `per_second` come in and at most `burst` are kept; False when there is none."""
+cdef inline bint rate_allows(RateLimit *limit, usec_t now_us, uint64_t per_second,
+                             uint64_t burst) noexcept nogil:
+    """Take a token, of which `per_second` come in and at most `burst` are kept; False when there is
+    none.
+    """
     cdef uint64_t cost = 1000000 // per_second
     limit.tokens_us = min(limit.tokens_us + (now_us - limit.last_us), burst * cost)
     limit.last_us = now_us

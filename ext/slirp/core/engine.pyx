@@ -1,9 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The engine: a Stack, a TAP and the host's sockets on one epoll set, turned without the GIL.
 
-The only file that knows both sides. Its one file descriptor is that epoll set: whoever drives it (asyncio's loop through `fileno` and
-`run`, or a thread through `run_until`) learns from it that there is work. A turn takes what is ready, serves each touched connection once, and goes on
-until nothing is ready or the budget is spent, so that the control plane never starves. A timerfd in the same set stands for the wheel's next deadline.
+The only file that knows both sides. Its one file descriptor is that epoll set: whoever drives it
+(asyncio's loop through `fileno` and `run`, or a thread through `run_until`) learns from it that
+there is work. A turn takes what is ready, serves each touched connection once, and goes on until
+nothing is ready or the budget is spent, so that the control plane never starves. A timerfd in the
+same set stands for the wheel's next deadline.
 """
 cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -14,13 +16,14 @@ from .ctx cimport Ctx
 from .hostlinux cimport LinuxHost, linux_events, linux_host_init
 from .hostops cimport REF_LINK, REF_STOP, REF_TIMER, ref_make
 from .linux cimport (
-    CLOCK_MONOTONIC, EAGAIN, EINTR, EPOLLIN, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, TFD_CLOEXEC, TFD_NONBLOCK,
-    TFD_TIMER_ABSTIME, clock_gettime, close, epoll_create1, epoll_ctl, epoll_event, epoll_wait, errno, iovec, itimerspec, read,
-    timerfd_create, timerfd_settime, timespec, writev,
+    CLOCK_MONOTONIC, EAGAIN, EINTR, EPOLLIN, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL,
+    TFD_CLOEXEC, TFD_NONBLOCK, TFD_TIMER_ABSTIME, clock_gettime, close, epoll_create1, epoll_ctl,
+    epoll_event, epoll_wait, errno, iovec, itimerspec, read, timerfd_create, timerfd_settime,
+    timespec, writev,
 )
 from .stack cimport (
-    stack_configure, stack_destroy, stack_flows, stack_forward, stack_host_event, stack_init, stack_input, stack_remove_forward,
-    stack_run_timers, stack_serve, stack_set_dns, stack_stats,
+    stack_configure, stack_destroy, stack_flows, stack_forward, stack_host_event, stack_init,
+    stack_input, stack_remove_forward, stack_run_timers, stack_serve, stack_set_dns, stack_stats,
 )
 from .timers cimport timers_next
 from .wire cimport VNET_HLEN, usec_t
@@ -56,7 +59,7 @@ cdef usec_t clock_us() noexcept nogil:
     return <usec_t>now.tv_sec * 1000000 + <usec_t>now.tv_nsec // 1000
 
 
-# ---- the link ------------------------------------------------------------------------------------------------------------------
+# ---- the link ----------------------------------------------------------------------------------
 
 cdef int link_send(void *impl, const iovec *iov, int n) noexcept nogil:
     """A frame to the guest."""
@@ -75,11 +78,12 @@ cdef int link_send_plain(void *impl, const iovec *iov, int n) noexcept nogil:
 
 
 cdef void link_receive(Loop *loop) noexcept nogil:
-    """Read frames until there is none, or a batch is full: what is left makes the set ready again."""
+    """Read frames until there is none, or a batch is full: what is left makes the set ready again.
+    """
     cdef uint32_t skip = 0 if loop.vnet_hdr else VNET_HLEN
     cdef ssize_t n
-    cdef int i
-    for i in range(LINK_BATCH):
+    cdef int _
+    for _ in range(LINK_BATCH):
         n = read(loop.tap_fd, loop.frame + skip, sizeof(loop.frame) - skip)
         if n < 0:
             if errno != EAGAIN and errno != EINTR:
@@ -88,10 +92,12 @@ cdef void link_receive(Loop *loop) noexcept nogil:
         stack_input(&loop.c, loop.frame, <uint32_t>n + skip)
 
 
-# ---- turning -------------------------------------------------------------------------------------------------------------------
+# ---- turning -----------------------------------------------------------------------------------
 
 cdef void arm_timer(Loop *loop) noexcept nogil:
-    """Set the timerfd if the next deadline is before what it is set to; a wake-up too early costs less than setting it."""
+    """Set the timerfd if the next deadline is before what it is set to; a wake-up too early costs
+    less than setting it.
+    """
     cdef usec_t due = timers_next(&loop.c.timers)
     cdef itimerspec spec
     if due >= loop.timer_armed_us:
@@ -123,7 +129,9 @@ cdef void handle_events(Loop *loop, const epoll_event *events, int n) noexcept n
 
 
 cdef int turn(Loop *loop, bint wait, usec_t budget_us) noexcept nogil:
-    """Work until nothing is ready (`wait`: then sleep and go on), the budget is spent, or it is over. STATUS_* flags."""
+    """Work until nothing is ready (`wait`: then sleep and go on), the budget is spent, or it is
+    over. STATUS_* flags.
+    """
     cdef epoll_event events[EVENTS_BATCH]
     cdef usec_t start = clock_us()
     cdef bint more = loop.c.touched != NULL
@@ -184,8 +192,10 @@ cdef class Engine:
     """The data plane on a TAP. One thread at a time may be inside."""
     cdef Loop *loop
 
-    def __cinit__(self, int tap_fd, *, int mtu, bytes network4, int prefix_len4, bytes gateway4, bytes dns4, bytes guest4,
-                  bytes gateway_mac, bytes guest_mac, uint32_t offload, bint host_loopback, bint dns_enabled,
+    def __cinit__(self, int tap_fd, *, int mtu, bytes network4, int prefix_len4, bytes gateway4,
+                  bytes dns4, bytes guest4,
+                  bytes gateway_mac, bytes guest_mac, uint32_t offload, bint host_loopback, bint
+                  dns_enabled,
                   bint vnet_hdr=True, uint32_t max_flows=32768, uint32_t tcp_buffer_bytes=4 << 20,
                   uint64_t memory_bytes=256 << 20):
         self.loop = <Loop *>calloc(1, sizeof(Loop))
@@ -197,8 +207,10 @@ cdef class Engine:
         if not stack_init(&self.loop.c, max_flows, memory_bytes, clock_us()):
             raise MemoryError
         stack_configure(&self.loop.c, {
-            "mtu": mtu, "network4": network4, "prefix_len4": prefix_len4, "gateway4": gateway4, "dns4": dns4, "guest4": guest4,
-            "gateway_mac": gateway_mac, "guest_mac": guest_mac, "offload": offload if vnet_hdr else 0,
+            "mtu": mtu, "network4": network4, "prefix_len4": prefix_len4,
+            "gateway4": gateway4, "dns4": dns4, "guest4": guest4,
+            "gateway_mac": gateway_mac, "guest_mac": guest_mac,
+            "offload": offload if vnet_hdr else 0,
             "host_loopback": host_loopback, "dns_enabled": dns_enabled, "max_flows": max_flows,
             "tcp_buffer_bytes": tcp_buffer_bytes,
         })
@@ -226,7 +238,9 @@ cdef class Engine:
         return self.opened().epoll_fd
 
     def run(self):
-        """Work until idle, or for 5 ms; RUN_* flags. After RUN_MORE call again soon; after RUN_LINK_DOWN never."""
+        """Work until idle, or for 5 ms; RUN_* flags. After RUN_MORE call again soon; after
+        RUN_LINK_DOWN never.
+        """
         cdef Loop *loop = self.opened()
         cdef int status
         with nogil:
@@ -234,7 +248,9 @@ cdef class Engine:
         return status
 
     def run_until(self, int stop_fd):
-        """Work, and sleep while there is none, until `stop_fd` is readable or the link is down; RUN_* flags. Raises OSError."""
+        """Work, and sleep while there is none, until `stop_fd` is readable or the link is down;
+        RUN_* flags. Raises OSError.
+        """
         cdef Loop *loop = self.opened()
         cdef int status
         checked(set_stop(loop, stop_fd, EPOLL_CTL_ADD))
@@ -248,8 +264,10 @@ cdef class Engine:
         """The host's name servers, in order: addresses of 4 or 16 bytes, port 53."""
         stack_set_dns(&self.opened().c, servers)
 
-    def add_forward(self, str proto not None, int listen_fd, bytes guest_addr not None, int guest_port):
-        """Lead a listening ("tcp") or bound ("udp") socket into the guest; the engine owns it then. Its id, from 1 on.
+    def add_forward(self, str proto not None, int listen_fd, bytes guest_addr not None,
+                    int guest_port):
+        """Lead a listening ("tcp") or bound ("udp") socket into the guest; the engine owns it then.
+        Its id, from 1 on.
 
         Raises OSError when the table is full.
         """
@@ -258,7 +276,8 @@ cdef class Engine:
         return stack_forward(&self.opened().c, proto, listen_fd, guest_addr, guest_port)
 
     def remove_forward(self, int forward_id):
-        """Close a forward; connections it has begun live on. False when there is none of that id."""
+        """Close a forward; connections it has begun live on. False when there is none of that id.
+        """
         if forward_id < 1:
             return False
         return stack_remove_forward(&self.opened().c, <uint32_t>(forward_id - 1))
@@ -272,7 +291,8 @@ cdef class Engine:
         return stack_flows(&self.opened().c)
 
     def close(self):
-        """End everything: connections are reset, sockets and the TAP closed. May be called twice."""
+        """End everything: connections are reset, sockets and the TAP closed. May be called twice.
+        """
         cdef Loop *loop = self.loop
         if loop == NULL:
             return

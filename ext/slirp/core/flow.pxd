@@ -1,11 +1,12 @@
 # cython: language_level=3
 """The flow table: slabs of flows, a keyed hash over them, and lists by age.
 
-Life of an entry:  free -> flow_alloc -> hashed -> (flow_unhash: found no more, it drains) -> flow_free -> free, next generation.
+Life of an entry:  free -> flow_alloc -> hashed -> (flow_unhash: found no more, it drains) ->
+flow_free -> free, next generation.
 
-The hash is open addressing with linear probing and deletion by shifting back (no tombstones); it grows by doubling, up to twice the
-bound on flows. Key bytes go through SipHash with a secret, so that a guest cannot choose collisions. Cost per look-up does not depend on the
-number of flows.
+The hash is open addressing with linear probing and deletion by shifting back (no tombstones); it
+grows by doubling, up to twice the bound on flows. Key bytes go through SipHash with a secret, so
+that a guest cannot choose collisions. Cost per look-up does not depend on the number of flows.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 

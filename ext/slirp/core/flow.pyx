@@ -82,7 +82,9 @@ cdef bint grow_slots(FlowTable *table) noexcept nogil:
 
 
 cdef Flow *flow_alloc(FlowTable *table, const FlowKey *key, FlowKind kind) noexcept nogil:
-    """A zeroed flow under that key, which must not be in the table. NULL at the bound or without memory."""
+    """A zeroed flow under that key, which must not be in the table. NULL at the bound or without
+    memory.
+    """
     cdef Flow *flow
     cdef uint32_t index, generation
     if table.free == NULL and not add_slab(table):
@@ -135,7 +137,8 @@ cdef void flow_unhash(FlowTable *table, Flow *flow) noexcept nogil:
 
 
 cdef void flow_free(FlowTable *table, Flow *flow) noexcept nogil:
-    """Give the entry back. It is unhashed, has no socket, no timer, and is not on the touched list."""
+    """Give the entry back. It is unhashed, has no socket, no timer, and is not on the touched list.
+    """
     flow_set_class(table, flow, LRU_CLASSES)
     flow.generation = (flow.generation + 1) & ((1 << (32 - HANDLE_INDEX_BITS)) - 1)
     flow.kind = FlowKind.FLOW_FREE

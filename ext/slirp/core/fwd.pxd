@@ -1,8 +1,9 @@
 # cython: language_level=3
 """Policy: where a flow of the guest may go, and which ports of the host lead into the guest.
 
-The gateway's address stands for the host's loopback, the DNS address (port 53) for the host's name server; the rest of the subnet and all that is no
-unicast address is nowhere. Everything else is the world and is reached under its own address.
+The gateway's address stands for the host's loopback, the DNS address (port 53) for the host's name
+server; the rest of the subnet and all that is no unicast address is nowhere. Everything else is the
+world and is reached under its own address.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
@@ -28,4 +29,5 @@ cdef void fwd_route(Ctx *c, const Addr *dest, uint16_t port, Target *target) noe
 cdef void fwd_guest_view(Ctx *c, const Addr *peer, Addr *seen) noexcept nogil
 cdef bint fwd_is_ours(Ctx *c, const Addr *dest) noexcept nogil
 cdef Forward *fwd_at(Ctx *c, uint32_t index) noexcept nogil
-cdef Forward *fwd_for_guest(Ctx *c, uint8_t proto, const Addr *guest_addr, uint16_t guest_port) noexcept nogil
+cdef Forward *fwd_for_guest(Ctx *c, uint8_t proto, const Addr *guest_addr,
+                            uint16_t guest_port) noexcept nogil

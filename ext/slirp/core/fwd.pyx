@@ -41,7 +41,9 @@ cdef void fwd_route(Ctx *c, const Addr *dest, uint16_t port, Target *target) noe
             target.route = ROUTE_FORBIDDEN
     elif fwd_is_ours(c, dest):
         set_loopback4(&target.addr)
-        target.route = ROUTE_LOOPBACK if c.conf.host_loopback and addr_eq(dest, &c.conf.gateway4) else ROUTE_FORBIDDEN
+        target.route = ROUTE_FORBIDDEN
+        if c.conf.host_loopback and addr_eq(dest, &c.conf.gateway4):
+            target.route = ROUTE_LOOPBACK
     elif (addr4 >> 24 == 127 or addr4 >> 24 == 0 or addr4 >> 28 >= 14
             or (addr4 & c.conf.mask4) == c.conf.network4):
         target.route = ROUTE_NOWHERE
@@ -50,11 +52,14 @@ cdef void fwd_route(Ctx *c, const Addr *dest, uint16_t port, Target *target) noe
 
 
 cdef void fwd_guest_view(Ctx *c, const Addr *peer, Addr *seen) noexcept nogil:
-    """The address under which the guest sees a client of a forwarded port: its own, or the gateway's for the host itself.
+    """The address under which the guest sees a client of a forwarded port: its own, or the
+    gateway's for the host itself.
 
-    A client whose address the guest could not answer, since it lies in the guest's own subnet, is seen as the gateway too.
+    A client whose address the guest could not answer, since it lies in the guest's own subnet, is
+    seen as the gateway too.
     """
-    if (is_loopback(peer) or not addr_is4(peer) or (addr_get4(peer) & c.conf.mask4) == c.conf.network4
+    if (is_loopback(peer) or not addr_is4(peer)
+        or (addr_get4(peer) & c.conf.mask4) == c.conf.network4
             or addr_get4(peer) == 0):
         seen[0] = c.conf.gateway4
     else:
@@ -68,11 +73,13 @@ cdef Forward *fwd_at(Ctx *c, uint32_t index) noexcept nogil:
     return &c.forwards[index]
 
 
-cdef Forward *fwd_for_guest(Ctx *c, uint8_t proto, const Addr *guest_addr, uint16_t guest_port) noexcept nogil:
+cdef Forward *fwd_for_guest(Ctx *c, uint8_t proto, const Addr *guest_addr,
+                            uint16_t guest_port) noexcept nogil:
     """The first forward that leads to that port of the guest, or NULL."""
     cdef uint32_t i
     for i in range(FORWARDS_MAX):
-        if (c.forwards[i].fd >= 0 and c.forwards[i].proto == proto and c.forwards[i].guest_port == guest_port
+        if (c.forwards[i].fd >= 0 and c.forwards[i].proto == proto
+            and c.forwards[i].guest_port == guest_port
                 and addr_eq(&c.forwards[i].guest_addr, guest_addr)):
             return &c.forwards[i]
     return NULL

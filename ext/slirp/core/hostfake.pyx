@@ -1,8 +1,9 @@
 # cython: language_level=3
-"""A host made of Python, for tests: every call of HostOps and LinkOps is a method of one Python object.
+"""A host made of Python, for tests: every call of HostOps and LinkOps is a method of one Python
+object.
 
-The only module of ext/ whose nogil functions take the GIL. Methods return what the call returns (>= 0, or -errno); an exception counts as -EIO and is kept for the
-test to see.
+The only module of ext/ whose nogil functions take the GIL. Methods return what the call returns (>=
+0, or -errno); an exception counts as -EIO and is kept for the test to see.
 """
 cimport cython
 from libc.errno cimport EIO
@@ -40,11 +41,14 @@ cdef void addr_in(Addr *addr, bytes wire) except *:
 
 @cython.final
 cdef class FakeHost(Host):
-    """Calls `impl.<name of the HostOps entry>(...)`; `impl.frame(bytes)` takes each frame for the guest.
+    """Calls `impl.<name of the HostOps entry>(...)`; `impl.frame(bytes)` takes each frame for the
+    guest.
 
-    Shapes: addresses are bytes of 4 or 16; tcp_recv gives bytes (b"" is the end) or -errno; tcp_accept gives (fd, addr, port) or -errno;
-    b"" stands for none. dgram_send gets (fd, addr, port, data, segment_bytes, ttl, local_addr); dgram_recv gives (addr, port, data, segment_bytes) and, if it likes,
-    ttl and local_addr, or -errno; next_error gives None or (errno, icmp_type, icmp_code, addr, port) and, if it likes, offender_addr and mtu.
+    Shapes: addresses are bytes of 4 or 16; tcp_recv gives bytes (b"" is the end) or -errno;
+    tcp_accept gives (fd, addr, port) or -errno; b"" stands for none. dgram_send gets (fd, addr,
+    port, data, segment_bytes, ttl, local_addr); dgram_recv gives (addr, port, data, segment_bytes)
+    and, if it likes, ttl and local_addr, or -errno; next_error gives None or (errno, icmp_type,
+    icmp_code, addr, port) and, if it likes, offender_addr and mtu.
     """
     cdef object impl
     cdef public object failure          # the last exception of impl
@@ -78,7 +82,8 @@ cdef class FakeHost(Host):
             return -EIO
 
 
-cdef int fake_tcp_connect(void *impl, uint64_t ref, const Addr *addr, uint16_t port) noexcept with gil:
+cdef int fake_tcp_connect(void *impl, uint64_t ref, const Addr *addr,
+                          uint16_t port) noexcept with gil:
     return (<FakeHost>impl).call("tcp_connect", (ref, addr_out(addr), port))
 
 
@@ -113,7 +118,8 @@ cdef int fake_tcp_shutdown(void *impl, int fd) noexcept with gil:
     return (<FakeHost>impl).call("tcp_shutdown", (fd,))
 
 
-cdef int fake_tcp_accept(void *impl, int listen_fd, Addr *peer_addr, uint16_t *peer_port) noexcept with gil:
+cdef int fake_tcp_accept(void *impl, int listen_fd, Addr *peer_addr,
+                         uint16_t *peer_port) noexcept with gil:
     result = (<FakeHost>impl).call("tcp_accept", (listen_fd,))
     if not isinstance(result, tuple):
         return result
@@ -134,7 +140,8 @@ cdef void fake_reset(void *impl, int fd) noexcept with gil:
     (<FakeHost>impl).call("reset", (fd,))
 
 
-cdef int fake_udp_open(void *impl, uint64_t ref, bint v4, const Addr *peer_addr, uint16_t peer_port) noexcept with gil:
+cdef int fake_udp_open(void *impl, uint64_t ref, bint v4, const Addr *peer_addr,
+                       uint16_t peer_port) noexcept with gil:
     return (<FakeHost>impl).call("udp_open", (ref, v4, addr_out(peer_addr), peer_port))
 
 
@@ -144,7 +151,8 @@ cdef int fake_ping_open(void *impl, uint64_t ref, bint v4) noexcept with gil:
 
 cdef ssize_t fake_dgram_send(void *impl, int fd, const Datagram *datagram) noexcept with gil:
     return (<FakeHost>impl).call("dgram_send", (
-        fd, addr_out(&datagram.peer_addr), datagram.peer_port, (<const char *>datagram.data)[:datagram.length],
+        fd, addr_out(&datagram.peer_addr), datagram.peer_port,
+        (<const char *>datagram.data)[:datagram.length],
         datagram.segment_bytes, datagram.ttl, addr_out(&datagram.local_addr)))
 
 

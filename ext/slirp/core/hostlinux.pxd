@@ -1,9 +1,10 @@
 # cython: language_level=3
 """HostOps by system calls: the host's sockets, all non-blocking, in one epoll set.
 
-TCP sockets are watched by edges, for everything, once: what is ready is remembered by the flow, so that no epoll_ctl follows. Datagram sockets and
-listeners are watched by level: after a budget of reads the rest is reported again. SO_SNDBUF and SO_RCVBUF are left alone: setting them would turn the kernel's
-auto-tuning off.
+TCP sockets are watched by edges, for everything, once: what is ready is remembered by the flow, so
+that no epoll_ctl follows. Datagram sockets and listeners are watched by level: after a budget of
+reads the rest is reported again. SO_SNDBUF and SO_RCVBUF are left alone: setting them would turn
+the kernel's auto-tuning off.
 """
 from libc.stdint cimport uint32_t
 

@@ -5,13 +5,15 @@ from libc.string cimport memcpy, memset
 
 from .hostops cimport EVENT_ERROR, EVENT_READABLE, EVENT_WRITABLE, REF_FORWARD, Datagram, HostError
 from .linux cimport (
-    AF_INET, AF_INET6, CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_NXTHDR, CMSG_SPACE, EINPROGRESS, EINVAL, EIO, EMSGSIZE, ENOPROTOOPT,
-    EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLL_CTL_ADD, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_IP,
-    IPPROTO_IPV6, IPPROTO_TCP, IPPROTO_UDP, IPV6_RECVERR, IP_PKTINFO, IP_RECVERR, IP_RECVTTL, IP_TTL, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL,
-    MSG_TRUNC, SHUT_WR, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET, SO_EE_OFFENDER, SO_EE_ORIGIN_ICMP,
-    SO_EE_ORIGIN_ICMP6, SO_ERROR, SO_LINGER, SO_TYPE, TCP_NODELAY, UDP_GRO, UDP_SEGMENT,
-    accept4, close, cmsghdr, connect, epoll_ctl, epoll_event, errno, getsockopt, htons, in_pktinfo, iovec, linger, msghdr, ntohs,
-    recvmsg, sendmsg, setsockopt, shutdown, sock_extended_err, sockaddr, sockaddr_in, sockaddr_in6, socket, socklen_t,
+    AF_INET, AF_INET6, CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_NXTHDR, CMSG_SPACE, EINPROGRESS,
+    EINVAL, EIO, EMSGSIZE, ENOPROTOOPT, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP,
+    EPOLL_CTL_ADD, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, IPPROTO_UDP,
+    IPV6_RECVERR, IP_PKTINFO, IP_RECVERR, IP_RECVTTL, IP_TTL, MSG_DONTWAIT, MSG_ERRQUEUE,
+    MSG_NOSIGNAL, MSG_TRUNC, SHUT_WR, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK, SOCK_STREAM,
+    SOL_SOCKET, SO_EE_OFFENDER, SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6, SO_ERROR, SO_LINGER, SO_TYPE,
+    TCP_NODELAY, UDP_GRO, UDP_SEGMENT, accept4, close, cmsghdr, connect, epoll_ctl, epoll_event,
+    errno, getsockopt, htons, in_pktinfo, iovec, linger, msghdr, ntohs, recvmsg, sendmsg,
+    setsockopt, shutdown, sock_extended_err, sockaddr, sockaddr_in, sockaddr_in6, socket, socklen_t,
 )
 from .wire cimport Addr, addr_is4, addr_set4
 
@@ -25,7 +27,7 @@ cdef union SockAddr:
     sockaddr_in6 in6
 
 
-# ---- addresses ---------------------------------------------------------------------------------------------------------------
+# ---- addresses ---------------------------------------------------------------------------------
 
 cdef socklen_t sockaddr_out(SockAddr *sa, const Addr *addr, uint16_t port) noexcept nogil:
     memset(sa, 0, sizeof(SockAddr))
@@ -57,7 +59,7 @@ cdef inline void option(int fd, int level, int name, int value) noexcept nogil:
     setsockopt(fd, level, name, &value, sizeof(value))
 
 
-# ---- the epoll set ---------------------------------------------------------------------------------------------------------------
+# ---- the epoll set -----------------------------------------------------------------------------
 
 cdef int add(LinuxHost *host, int fd, uint64_t ref, uint32_t events) noexcept nogil:
     cdef epoll_event event
@@ -95,16 +97,18 @@ cdef void linux_close(void *impl, int fd) noexcept nogil:
     close(fd)
 
 
-# ---- TCP ---------------------------------------------------------------------------------------------------------------------------
+# ---- TCP ---------------------------------------------------------------------------------------
 
-cdef int linux_tcp_connect(void *impl, uint64_t ref, const Addr *addr, uint16_t port) noexcept nogil:
+cdef int linux_tcp_connect(void *impl, uint64_t ref, const Addr *addr,
+                           uint16_t port) noexcept nogil:
     cdef SockAddr sa
     cdef socklen_t n = sockaddr_out(&sa, addr, port)
     cdef int result
     cdef int fd = socket(sa.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
     if fd < 0:
         return -errno
-    option(fd, IPPROTO_TCP, TCP_NODELAY, 1)                 # the guest has waited for more already (Nagle)
+    # The guest has waited for more already (Nagle)
+    option(fd, IPPROTO_TCP, TCP_NODELAY, 1)
     if connect(fd, &sa.any, n) < 0 and errno != EINPROGRESS:
         result = -errno
         close(fd)
@@ -148,7 +152,8 @@ cdef int linux_tcp_shutdown(void *impl, int fd) noexcept nogil:
     return -errno if shutdown(fd, SHUT_WR) < 0 else 0
 
 
-cdef int linux_tcp_accept(void *impl, int listen_fd, Addr *peer_addr, uint16_t *peer_port) noexcept nogil:
+cdef int linux_tcp_accept(void *impl, int listen_fd, Addr *peer_addr,
+                          uint16_t *peer_port) noexcept nogil:
     cdef SockAddr sa
     cdef socklen_t n = sizeof(sa)
     cdef int fd = accept4(listen_fd, &sa.any, &n, SOCK_NONBLOCK | SOCK_CLOEXEC)
@@ -167,11 +172,12 @@ cdef void linux_reset(void *impl, int fd) noexcept nogil:
     close(fd)
 
 
-# ---- datagrams -------------------------------------------------------------------------------------------------------------------
+# ---- datagrams ---------------------------------------------------------------------------------
 
 cdef int dgram_open(LinuxHost *host, uint64_t ref, bint v4, int protocol) noexcept nogil:
     cdef int result
-    cdef int fd = socket(AF_INET if v4 else AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol)
+    cdef int fd = socket(AF_INET if v4 else AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC,
+                         protocol)
     if fd < 0:
         return -errno
     if v4:
@@ -185,7 +191,8 @@ cdef int dgram_open(LinuxHost *host, uint64_t ref, bint v4, int protocol) noexce
     return fd
 
 
-cdef int linux_udp_open(void *impl, uint64_t ref, bint v4, const Addr *peer_addr, uint16_t peer_port) noexcept nogil:
+cdef int linux_udp_open(void *impl, uint64_t ref, bint v4, const Addr *peer_addr,
+                        uint16_t peer_port) noexcept nogil:
     cdef SockAddr sa
     cdef socklen_t n
     cdef int result
@@ -221,7 +228,9 @@ cdef void put_control(msghdr *msg, int level, int kind, const void *data, size_t
 
 
 cdef ssize_t send_train_singly(int fd, msghdr *msg, const Datagram *datagram) noexcept nogil:
-    """Where the kernel would not cut a train, for its segment size or number, it is sent piece by piece."""
+    """Where the kernel would not cut a train, for its segment size or number, it is sent piece by
+    piece.
+    """
     cdef uint32_t done = 0
     cdef ssize_t result = 0
     while done < datagram.length:
@@ -281,7 +290,8 @@ cdef void take_control(msghdr *msg, Datagram *datagram) noexcept nogil:
             memcpy(&value, CMSG_DATA(cmsg), sizeof(value))
             datagram.segment_bytes = <uint16_t>value
         elif cmsg.cmsg_level == IPPROTO_IP and cmsg.cmsg_type == IP_PKTINFO:
-            addr_set4(&datagram.local_addr, <uint8_t *>&(<in_pktinfo *>CMSG_DATA(cmsg)).ipi_spec_dst)
+            addr_set4(&datagram.local_addr,
+                      <uint8_t *>&(<in_pktinfo *>CMSG_DATA(cmsg)).ipi_spec_dst)
         elif cmsg.cmsg_level == IPPROTO_IP and cmsg.cmsg_type == IP_TTL:
             memcpy(&value, CMSG_DATA(cmsg), sizeof(value))
             datagram.ttl = <uint8_t>value
@@ -342,7 +352,7 @@ cdef int linux_next_error(void *impl, int fd, HostError *error) noexcept nogil:
                 or cmsg.cmsg_level == IPPROTO_IPV6 and cmsg.cmsg_type == IPV6_RECVERR):
             ee = <sock_extended_err *>CMSG_DATA(cmsg)
             error.error = <int>ee.ee_errno
-            error.from_icmp = ee.ee_origin == SO_EE_ORIGIN_ICMP or ee.ee_origin == SO_EE_ORIGIN_ICMP6
+            error.from_icmp = ee.ee_origin in (SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6)
             error.icmp_type = ee.ee_type
             error.icmp_code = ee.ee_code
             error.mtu = ee.ee_info if ee.ee_errno == EMSGSIZE else 0

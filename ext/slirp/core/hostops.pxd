@@ -1,8 +1,10 @@
 # cython: language_level=3
-"""The seams: all that the data plane asks of the host's sockets (HostOps) and of the link to the guest (LinkOps).
+"""The seams: all that the data plane asks of the host's sockets (HostOps) and of the link to the
+guest (LinkOps).
 
-Two implementations of HostOps: hostlinux.pyx by system calls, hostfake.pyx by a Python object, for tests. A result below zero is -errno. Sockets are opaque
-ints; `ref` names whom the host's events are for. Events are edges: after one, the socket is read or written until -EAGAIN.
+Two implementations of HostOps: hostlinux.pyx by system calls, hostfake.pyx by a Python object, for
+tests. A result below zero is -errno. Sockets are opaque ints; `ref` names whom the host's events
+are for. Events are edges: after one, the socket is read or written until -EAGAIN.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -15,21 +17,26 @@ cdef enum:
     EVENT_WRITABLE = 2              # room; or the connect() has ended, well or not
     EVENT_ERROR = 4                 # something waits in the error queue, or the socket is dead
 
-    REF_LINK = 0                    # kinds of a ref, above the 32 bits of a flow's handle or a forward's index
+    REF_LINK = 0                    # kinds of a ref, above the 32 bits of a flow's handle or a
+                                    # forward's index
     REF_FLOW = 1
     REF_FORWARD = 2
     REF_TIMER = 3
     REF_STOP = 4
 
 
-cdef struct Datagram:               # one datagram, or a train of equal ones (GSO/GRO), and whose it is
+cdef struct Datagram:               # one datagram, or a train of equal ones (GSO/GRO), and whose it
+                                    # is
     Addr peer_addr
     uint16_t peer_port              # ping: unused
-    Addr local_addr                 # received: written to by the peer; sent: to be sent from; zero: any
+    Addr local_addr                 # received: written to by the peer; sent: to be sent from; zero:
+                                    # any
     uint8_t *data
-    uint32_t length                 # received: its whole length, also when that is more than `capacity`
+    uint32_t length                 # received: its whole length, also when that is more than
+                                    # `capacity`
     uint32_t capacity               # room behind data, for receiving
-    uint16_t segment_bytes          # nonzero: a train of datagrams of this size, the last may be shorter
+    uint16_t segment_bytes          # nonzero: a train of datagrams of this size, the last may be
+                                    # shorter
     uint8_t ttl
 
 
@@ -48,20 +55,27 @@ cdef struct HostOps:
     void *impl
     # TCP. connect gives a socket at once; EVENT_WRITABLE tells that connect_result has the outcome.
     int (*tcp_connect)(void *impl, uint64_t ref, const Addr *addr, uint16_t port) noexcept nogil
-    int (*tcp_connect_result)(void *impl, int fd) noexcept nogil                # 0, -EINPROGRESS or -errno
+    # 0, -EINPROGRESS or -errno
+    int (*tcp_connect_result)(void *impl, int fd) noexcept nogil
     ssize_t (*tcp_send)(void *impl, int fd, const iovec *iov, int n) noexcept nogil
-    ssize_t (*tcp_recv)(void *impl, int fd, const iovec *iov, int n) noexcept nogil     # 0: end of stream
+    # 0: end of stream
+    ssize_t (*tcp_recv)(void *impl, int fd, const iovec *iov, int n) noexcept nogil
     int (*tcp_shutdown)(void *impl, int fd) noexcept nogil                      # our direction
-    int (*tcp_accept)(void *impl, int listen_fd, Addr *peer_addr, uint16_t *peer_port) noexcept nogil
-    int (*watch)(void *impl, int fd, uint64_t ref) noexcept nogil               # events of an accepted or given socket
+    int (*tcp_accept)(void *impl, int listen_fd, Addr *peer_addr,
+                      uint16_t *peer_port) noexcept nogil
+    # Events of an accepted or given socket
+    int (*watch)(void *impl, int fd, uint64_t ref) noexcept nogil
     void (*close)(void *impl, int fd) noexcept nogil
-    void (*reset)(void *impl, int fd) noexcept nogil                            # close with RST to the peer
+    # Close with RST to the peer
+    void (*reset)(void *impl, int fd) noexcept nogil
     # UDP and ping. `peer` NULL: for every peer.
-    int (*udp_open)(void *impl, uint64_t ref, bint v4, const Addr *peer_addr, uint16_t peer_port) noexcept nogil
+    int (*udp_open)(void *impl, uint64_t ref, bint v4, const Addr *peer_addr,
+                    uint16_t peer_port) noexcept nogil
     int (*ping_open)(void *impl, uint64_t ref, bint v4) noexcept nogil
     ssize_t (*dgram_send)(void *impl, int fd, const Datagram *datagram) noexcept nogil
     ssize_t (*dgram_recv)(void *impl, int fd, Datagram *datagram) noexcept nogil
-    int (*next_error)(void *impl, int fd, HostError *error) noexcept nogil      # 1: one taken; 0: none
+    # 1: one taken; 0: none
+    int (*next_error)(void *impl, int fd, HostError *error) noexcept nogil
 
 
 cdef struct LinkOps:

@@ -1,8 +1,10 @@
 # cython: language_level=3
-"""ICMP (RFC 792, 1122 3.2.2): echo, and the errors by which the guest learns what the host's sockets learned.
+"""ICMP (RFC 792, 1122 3.2.2): echo, and the errors by which the guest learns what the host's
+sockets learned.
 
-Our own addresses answer echo at once. Echo to the world goes through ping sockets (Linux 3.0), one flow per identifier and destination; the kernel puts its own
-identifier on the wire and we put the guest's back. The host allows them to the groups in net.ipv4.ping_group_range.
+Our own addresses answer echo at once. Echo to the world goes through ping sockets (Linux 3.0), one
+flow per identifier and destination; the kernel puts its own identifier on the wire and we put the
+guest's back. The host allows them to the groups in net.ipv4.ping_group_range.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
@@ -28,7 +30,9 @@ cdef enum:
 cdef Drop icmp_input(Ctx *c, const IpHdr *ip) noexcept nogil
 cdef void icmp_error(Ctx *c, const IpHdr *ip, uint8_t icmp_type, uint8_t icmp_code) noexcept nogil
 cdef void icmp_unreachable_for_tcp(Ctx *c, const Flow *flow, uint8_t icmp_code) noexcept nogil
-cdef void icmp_error_for_udp(Ctx *c, const Flow *flow, const Addr *dest, uint16_t dest_port, const HostError *error) noexcept nogil
+cdef void icmp_error_for_udp(Ctx *c, const Flow *flow, const Addr *dest, uint16_t dest_port,
+                             const HostError *error) noexcept nogil
 cdef void ping_on_host_event(Ctx *c, Flow *flow, uint32_t events) noexcept nogil
 cdef void ping_on_timer(Ctx *c, Flow *flow) noexcept nogil
-cdef bint icmp_from_error(const HostError *error, uint8_t *icmp_type, uint8_t *icmp_code) noexcept nogil
+cdef bint icmp_from_error(const HostError *error, uint8_t *icmp_type,
+                          uint8_t *icmp_code) noexcept nogil

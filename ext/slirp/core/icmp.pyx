@@ -5,19 +5,26 @@ from libc.string cimport memcpy, memset
 from .conn cimport FLOW_PING, FlowKey
 from .csum cimport csum_add, csum_fold, csum_store
 from .ctx cimport rate_allows
-from .flow cimport LRU_PING, flow_alloc, flow_free, flow_handle, flow_lookup, flow_set_class, flow_unhash, flow_use
+from .flow cimport (
+    LRU_PING, flow_alloc, flow_free, flow_handle, flow_lookup, flow_set_class, flow_unhash,
+    flow_use,
+)
 from .fwd cimport ROUTE_WORLD, Target, fwd_is_ours, fwd_route
 from .hostops cimport EVENT_ERROR, REF_FLOW, Datagram, ref_make
 from .ip cimport OutFrame, ip_output
-from .linux cimport EACCES, ECONNREFUSED, EHOSTDOWN, EHOSTUNREACH, EMSGSIZE, ENETDOWN, ENETUNREACH, EPERM
+from .linux cimport (
+    EACCES, ECONNREFUSED, EHOSTDOWN, EHOSTUNREACH, EMSGSIZE, ENETDOWN, ENETUNREACH, EPERM,
+)
 from .stats cimport (
     CTR_HOST_RX_DROPPED, CTR_ICMP_ERRORS_LIMITED, CTR_ICMP_ERRORS_SENT, DROP_ICMP_BAD_CHECKSUM,
-    DROP_ICMP_MALFORMED, DROP_ICMP_NO_PING_SOCKET, DROP_ICMP_TYPE_UNKNOWN, DROP_IP4_BAD_DESTINATION, DROP_NONE, stats_count,
+    DROP_ICMP_MALFORMED, DROP_ICMP_NO_PING_SOCKET, DROP_ICMP_TYPE_UNKNOWN, DROP_IP4_BAD_DESTINATION,
+    DROP_NONE, stats_count,
 )
 from .timers cimport timer_cancel, timer_set
 from .wire cimport (
-    ETH_ALEN, FRAME_MAX_BYTES, HEADROOM_BYTES, ICMP_HLEN, IP4_DF, IP4_HLEN, IP_PROTO_ICMP, IP_PROTO_TCP, IP_PROTO_UDP,
-    IP_TTL_DEFAULT, addr_get4, load_be16, store_be16, store_be32, usec_t,
+    ETH_ALEN, FRAME_MAX_BYTES, HEADROOM_BYTES, ICMP_HLEN, IP4_DF, IP4_HLEN, IP_PROTO_ICMP,
+    IP_PROTO_TCP, IP_PROTO_UDP, IP_TTL_DEFAULT, addr_get4, load_be16, store_be16, store_be32,
+    usec_t,
 )
 
 cdef enum:
@@ -26,13 +33,16 @@ cdef enum:
     PING_BATCH = 32                 # replies read from one socket before others have their turn
     ICMP_ERRORS_PER_SECOND = 1000   # RFC 1812 4.3.2.8
     ICMP_ERRORS_BURST = 200
-    QUOTE_MAX_BYTES = 548           # RFC 1812 4.3.2.3: as much of the original as fits into 576 bytes
+    QUOTE_MAX_BYTES = 548           # RFC 1812 4.3.2.3: as much of the original as fits into 576
+                                    # bytes
 
 
-# ---- errors to the guest -----------------------------------------------------------------------------------------------
+# ---- errors to the guest -----------------------------------------------------------------------
 
-cdef void send_error(Ctx *c, const Addr *guest_addr, const uint8_t *mac, uint8_t icmp_type, uint8_t icmp_code,
-                     uint32_t rest, const uint8_t *quote, uint32_t n_quote, const Addr *src) noexcept nogil:
+cdef void send_error(Ctx *c, const Addr *guest_addr, const uint8_t *mac, uint8_t icmp_type,
+                     uint8_t icmp_code,
+                     uint32_t rest, const uint8_t *quote, uint32_t n_quote,
+                     const Addr *src) noexcept nogil:
     """An ICMP error about the datagram that `quote` begins with."""
     cdef uint8_t buf[HEADROOM_BYTES + ICMP_HLEN]
     cdef OutFrame out
@@ -64,11 +74,13 @@ cdef void icmp_error(Ctx *c, const IpHdr *ip, uint8_t icmp_type, uint8_t icmp_co
     """Refuse a datagram of the guest's; never one that is itself an ICMP error (RFC 1122 3.2.2)."""
     if ip.proto == IP_PROTO_ICMP and (ip.payload_bytes == 0 or ip.payload[0] != ICMP_ECHO):
         return
-    send_error(c, &ip.src, c.frame_mac, icmp_type, icmp_code, 0, ip.header, ip.header_bytes + ip.payload_bytes,
+    send_error(c, &ip.src, c.frame_mac, icmp_type, icmp_code, 0, ip.header, ip.header_bytes
+               + ip.payload_bytes,
                &c.conf.gateway4)
 
 
-cdef void build_quote(uint8_t *p, const Addr *guest_addr, const Addr *dest, uint8_t proto, uint32_t payload_bytes) noexcept nogil:
+cdef void build_quote(uint8_t *p, const Addr *guest_addr, const Addr *dest, uint8_t proto,
+                      uint32_t payload_bytes) noexcept nogil:
     """The IP header that the guest had sent, as far as it is known still."""
     memset(p, 0, IP4_HLEN)
     p[0] = 0x45
@@ -91,12 +103,16 @@ cdef void icmp_unreachable_for_tcp(Ctx *c, const Flow *flow, uint8_t icmp_code) 
     store_be32(quote + IP4_HLEN + 4, flow.body.tcp.irs)
     quote[IP4_HLEN + 12] = 0x50
     quote[IP4_HLEN + 13] = 0x02
-    send_error(c, &flow.key.guest_addr, flow.guest_mac, ICMP_UNREACHABLE, icmp_code, 0, quote, IP4_HLEN + 20,
+    send_error(c, &flow.key.guest_addr, flow.guest_mac, ICMP_UNREACHABLE, icmp_code, 0, quote,
+               IP4_HLEN + 20,
                &c.conf.gateway4)
 
 
-cdef bint icmp_from_error(const HostError *error, uint8_t *icmp_type, uint8_t *icmp_code) noexcept nogil:
-    """The ICMP message that says what the host's error says. False: nothing the guest needs to know."""
+cdef bint icmp_from_error(const HostError *error, uint8_t *icmp_type,
+                          uint8_t *icmp_code) noexcept nogil:
+    """The ICMP message that says what the host's error says. False: nothing the guest needs to
+    know.
+    """
     if error.from_icmp:
         icmp_type[0] = error.icmp_type
         icmp_code[0] = error.icmp_code
@@ -117,18 +133,23 @@ cdef bint icmp_from_error(const HostError *error, uint8_t *icmp_type, uint8_t *i
     return True
 
 
-cdef void error_for_flow(Ctx *c, const Flow *flow, const HostError *error, const uint8_t *quote, uint32_t n) noexcept nogil:
+cdef void error_for_flow(Ctx *c, const Flow *flow, const HostError *error, const uint8_t *quote,
+                         uint32_t n) noexcept nogil:
     cdef uint8_t icmp_type = 0
     cdef uint8_t icmp_code = 0
-    cdef uint32_t rest
+    cdef uint32_t rest = 0
+    cdef const Addr *src = &c.conf.gateway4
     if not icmp_from_error(error, &icmp_type, &icmp_code):
         return
-    rest = error.mtu & 0xFFFF if icmp_type == ICMP_UNREACHABLE and icmp_code == ICMP_FRAG_NEEDED else 0
-    send_error(c, &flow.key.guest_addr, flow.guest_mac, icmp_type, icmp_code, rest, quote, n,
-               &error.offender_addr if error.from_icmp and error.offender_addr.w[1] else &c.conf.gateway4)
+    if icmp_type == ICMP_UNREACHABLE and icmp_code == ICMP_FRAG_NEEDED:
+        rest = error.mtu & 0xFFFF
+    if error.from_icmp and error.offender_addr.w[1]:
+        src = &error.offender_addr
+    send_error(c, &flow.key.guest_addr, flow.guest_mac, icmp_type, icmp_code, rest, quote, n, src)
 
 
-cdef void icmp_error_for_udp(Ctx *c, const Flow *flow, const Addr *dest, uint16_t dest_port, const HostError *error) noexcept nogil:
+cdef void icmp_error_for_udp(Ctx *c, const Flow *flow, const Addr *dest, uint16_t dest_port,
+                             const HostError *error) noexcept nogil:
     """A datagram of this flow to `dest`:`dest_port` met an error on its way."""
     cdef uint8_t quote[IP4_HLEN + 8]
     build_quote(quote, &flow.key.guest_addr, dest, IP_PROTO_UDP, 8)
@@ -139,9 +160,10 @@ cdef void icmp_error_for_udp(Ctx *c, const Flow *flow, const Addr *dest, uint16_
     error_for_flow(c, flow, error, quote, IP4_HLEN + 8)
 
 
-# ---- echo ----------------------------------------------------------------------------------------------------------------
+# ---- echo --------------------------------------------------------------------------------------
 
-cdef void send_echo_reply(Ctx *c, const Addr *src, const Addr *guest_addr, const uint8_t *mac, uint16_t ident, uint16_t seq,
+cdef void send_echo_reply(Ctx *c, const Addr *src, const Addr *guest_addr, const uint8_t *mac,
+                          uint16_t ident, uint16_t seq,
                           const uint8_t *data, uint32_t n, uint8_t ttl) noexcept nogil:
     cdef uint8_t buf[HEADROOM_BYTES + ICMP_HLEN]
     cdef OutFrame out
@@ -166,7 +188,9 @@ cdef void send_echo_reply(Ctx *c, const Addr *src, const Addr *guest_addr, const
 
 
 cdef Flow *ping_open(Ctx *c, const FlowKey *key) noexcept nogil:
-    """A flow with a ping socket, the oldest giving way at the bound; NULL when the host has none for us."""
+    """A flow with a ping socket, the oldest giving way at the bound; NULL when the host has none
+    for us.
+    """
     cdef Flow *flow
     cdef int fd
     if c.flows.lru[<int>LRU_PING].count >= PING_FLOWS_MAX:
@@ -236,7 +260,8 @@ cdef Drop icmp_input(Ctx *c, const IpHdr *ip) noexcept nogil:
     if ip.payload[0] != ICMP_ECHO or ip.payload[1] != 0:
         return DROP_ICMP_TYPE_UNKNOWN
     if fwd_is_ours(c, &ip.dst):
-        send_echo_reply(c, &ip.dst, &ip.src, c.frame_mac, load_be16(ip.payload + 4), load_be16(ip.payload + 6),
+        send_echo_reply(c, &ip.dst, &ip.src, c.frame_mac, load_be16(ip.payload + 4),
+                        load_be16(ip.payload + 6),
                         ip.payload + ICMP_HLEN, ip.payload_bytes - ICMP_HLEN, 0)
         return DROP_NONE
     fwd_route(c, &ip.dst, 0, &target)
@@ -258,23 +283,26 @@ cdef void ping_on_host_event(Ctx *c, Flow *flow, uint32_t events) noexcept nogil
     """Replies, or errors, wait at a ping socket."""
     cdef Datagram datagram
     cdef HostError error
-    cdef int i
+    cdef int _
     if events & EVENT_ERROR:
-        for i in range(PING_BATCH):
+        for _ in range(PING_BATCH):
             if c.host.next_error(c.host.impl, flow.fd, &error) <= 0:
                 break
             ping_error(c, flow, &error)
-    for i in range(PING_BATCH):
+    for _ in range(PING_BATCH):
         memset(&datagram, 0, sizeof(Datagram))
         datagram.data = c.scratch + HEADROOM_BYTES
         datagram.capacity = FRAME_MAX_BYTES
         if c.host.dgram_recv(c.host.impl, flow.fd, &datagram) < 0:
             return
-        if datagram.length < ICMP_HLEN or datagram.length > datagram.capacity or datagram.data[0] != ICMP_ECHO_REPLY:
+        if (datagram.length < ICMP_HLEN or datagram.length > datagram.capacity
+                or datagram.data[0] != ICMP_ECHO_REPLY):
             stats_count(&c.stats, CTR_HOST_RX_DROPPED)
             continue
-        send_echo_reply(c, &datagram.peer_addr, &flow.key.guest_addr, flow.guest_mac, flow.key.guest_port,
-                        load_be16(datagram.data + 6), datagram.data + ICMP_HLEN, datagram.length - ICMP_HLEN, datagram.ttl)
+        send_echo_reply(c, &datagram.peer_addr, &flow.key.guest_addr, flow.guest_mac,
+                        flow.key.guest_port,
+                        load_be16(datagram.data + 6), datagram.data + ICMP_HLEN,
+                        datagram.length - ICMP_HLEN, datagram.ttl)
 
 
 cdef void ping_on_timer(Ctx *c, Flow *flow) noexcept nogil:

@@ -1,9 +1,10 @@
 # cython: language_level=3
 """IP: parse and check what the guest sends, build what goes back (RFC 791, 1122 3.2).
 
-`ip4_parse` trusts nothing: afterwards `payload_bytes` lie in the frame and every field is checked. Frames to the guest are
-built behind HEADROOM_BYTES of room: `ip_output` writes the virtio, Ethernet and IP headers into one buffer whose upper-layer header
-the caller has filled, and hands the pieces to the link.
+`ip4_parse` trusts nothing: afterwards `payload_bytes` lie in the frame and every field is checked.
+Frames to the guest are built behind HEADROOM_BYTES of room: `ip_output` writes the virtio, Ethernet
+and IP headers into one buffer whose upper-layer header the caller has filled, and hands the pieces
+to the link.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -20,7 +21,8 @@ cdef struct OutFrame:
     uint8_t tos
     uint8_t ttl
     const uint8_t *guest_mac
-    uint8_t *l4                     # upper-layer header; HEADROOM_BYTES - 60 bytes before it are ours to fill
+    uint8_t *l4                     # upper-layer header; HEADROOM_BYTES - 60 bytes before it are
+                                    # ours to fill
     uint32_t l4_bytes
     iovec payload[8]                # what follows it
     int n_payload
@@ -31,7 +33,8 @@ cdef struct OutFrame:
     bint no_csum                    # the checksum is in place already (ICMP)
 
 
-cdef Drop ip4_parse(Ctx *c, const VnetHdr *vnet, const uint8_t *p, uint32_t n, IpHdr *ip) noexcept nogil
+cdef Drop ip4_parse(Ctx *c, const VnetHdr *vnet, const uint8_t *p, uint32_t n,
+                    IpHdr *ip) noexcept nogil
 cdef int ip_output(Ctx *c, OutFrame *out) noexcept nogil
 cdef bint ip_csum_ok(const IpHdr *ip) noexcept nogil
 cdef const uint8_t *neigh_lookup(Ctx *c, const Addr *addr) noexcept nogil

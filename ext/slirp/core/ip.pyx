@@ -6,8 +6,12 @@ from libc.string cimport memcmp, memcpy, memset
 from .csum cimport csum_add, csum_add_iov, csum_fold, csum_pseudo, csum_store, csum_store_partial
 from .ctx cimport LINK_CSUM, NEIGH_SLOTS, Neigh
 from .siphash cimport siphash_words
-from .stats cimport CTR_BYTES_TO_GUEST, CTR_FRAMES_TO_GUEST, CTR_LINK_SEND_FAILED, stats_add, stats_count
-from .stats cimport DROP_IP4_BAD_CHECKSUM, DROP_IP4_BAD_SOURCE, DROP_IP4_FRAGMENT, DROP_IP4_MALFORMED
+from .stats cimport (
+    CTR_BYTES_TO_GUEST, CTR_FRAMES_TO_GUEST, CTR_LINK_SEND_FAILED, stats_add, stats_count,
+)
+from .stats cimport (
+    DROP_IP4_BAD_CHECKSUM, DROP_IP4_BAD_SOURCE, DROP_IP4_FRAGMENT, DROP_IP4_MALFORMED,
+)
 from .stats cimport DROP_IP4_SOURCE_ROUTE, DROP_NONE
 from .wire cimport (
     ETH_ALEN, ETH_HLEN, ETH_P_IP, IP4_DF, IP4_HLEN, IP4_MF, IP4_OFFSET_MASK, IP_TTL_DEFAULT,
@@ -38,7 +42,8 @@ cdef Drop ip4_check_options(const uint8_t *p, uint32_t n) noexcept nogil:
     return DROP_NONE
 
 
-cdef Drop ip4_parse(Ctx *c, const VnetHdr *vnet, const uint8_t *p, uint32_t n, IpHdr *ip) noexcept nogil:
+cdef Drop ip4_parse(Ctx *c, const VnetHdr *vnet, const uint8_t *p, uint32_t n,
+                    IpHdr *ip) noexcept nogil:
     """Check an IPv4 header with its `n` bytes of frame, and fill `ip`."""
     cdef uint32_t hlen, total, fragment, source
     cdef Drop d
@@ -79,7 +84,9 @@ cdef Drop ip4_parse(Ctx *c, const VnetHdr *vnet, const uint8_t *p, uint32_t n, I
 
 
 cdef bint ip_csum_ok(const IpHdr *ip) noexcept nogil:
-    """The upper layer's checksum over pseudo-header and payload is right, or vouched for by the link."""
+    """The upper layer's checksum over pseudo-header and payload is right, or vouched for by the
+    link.
+    """
     cdef uint64_t total
     if ip.csum_trusted:
         return True
@@ -88,10 +95,12 @@ cdef bint ip_csum_ok(const IpHdr *ip) noexcept nogil:
 
 
 cdef void build_l4_csum(Ctx *c, OutFrame *out, VnetHdr *vnet) noexcept nogil:
-    """The upper-layer checksum: left to the guest's side of the link where it takes that, else computed."""
+    """The upper-layer checksum: left to the guest's side of the link where it takes that, else
+    computed.
+    """
     cdef uint8_t *field = out.l4 + out.csum_offset
-    cdef uint64_t total = csum_pseudo(&out.src, &out.dst, out.proto, out.l4_bytes + out.payload_bytes)
-    cdef iovec head
+    cdef uint64_t total = csum_pseudo(&out.src, &out.dst, out.proto, out.l4_bytes
+                                      + out.payload_bytes)
     if c.conf.offload & LINK_CSUM:
         vnet.flags = VNET_F_NEEDS_CSUM
         vnet.csum_start = ETH_HLEN + IP4_HLEN
@@ -100,7 +109,8 @@ cdef void build_l4_csum(Ctx *c, OutFrame *out, VnetHdr *vnet) noexcept nogil:
         return
     field[0] = 0
     field[1] = 0
-    total = csum_add(total, out.l4, out.l4_bytes)           # every header of ours has an even length
+    # Every header of ours has an even length
+    total = csum_add(total, out.l4, out.l4_bytes)
     total += <uint16_t>~csum_fold(csum_add_iov(0, out.payload, out.n_payload))
     csum_store(field, total)
     if out.csum_offset == 6 and field[0] == 0 and field[1] == 0:
@@ -132,11 +142,13 @@ cdef int ip_output(Ctx *c, OutFrame *out) noexcept nogil:
     ip[1] = out.tos
     store_be16(ip + 2, <uint16_t>total)
     if total > c.conf.mtu and out.gso_size == 0:
-        c.ip_id += 1                                        # the link takes it whole; a router behind the guest may cut it
+        # The link takes it whole; a router behind the guest may cut it
+        c.ip_id += 1
         store_be16(ip + 4, c.ip_id)
         store_be16(ip + 6, 0)
     else:
-        store_be16(ip + 4, 0)                               # RFC 6864 4.1: an atomic datagram needs no identification
+        # RFC 6864 4.1: an atomic datagram needs no identification
+        store_be16(ip + 4, 0)
         store_be16(ip + 6, IP4_DF)
     ip[8] = out.ttl if out.ttl else IP_TTL_DEFAULT
     ip[9] = out.proto

@@ -1,5 +1,6 @@
 # cython: language_level=3
-"""The system calls and structures of Linux that the data plane uses, as the C headers declare them."""
+"""The system calls and structures of Linux that the data plane uses, as the C headers declare them.
+"""
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 
@@ -7,8 +8,9 @@ cdef extern from "<errno.h>" nogil:
     int errno
     enum:
         EAGAIN, EBADF, EBADFD, EINPROGRESS, EINTR, EINVAL, EIO, ENOBUFS, ENOMEM, EMFILE, ENFILE
-        ECONNREFUSED, ECONNRESET, ECONNABORTED, EHOSTUNREACH, ENETUNREACH, ENETDOWN, EHOSTDOWN, ETIMEDOUT, EACCES
-        EPERM, EMSGSIZE, EPIPE, ENOTCONN, EADDRNOTAVAIL, EADDRINUSE, ENOPROTOOPT, EAFNOSUPPORT
+        ECONNREFUSED, ECONNRESET, ECONNABORTED, EHOSTUNREACH, ENETUNREACH, ENETDOWN, EHOSTDOWN,
+        ETIMEDOUT, EACCES, EPERM, EMSGSIZE, EPIPE, ENOTCONN, EADDRNOTAVAIL, EADDRINUSE, ENOPROTOOPT,
+        EAFNOSUPPORT,
 
 cdef extern from "<sys/uio.h>" nogil:
     struct iovec:

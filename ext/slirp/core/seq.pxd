@@ -1,5 +1,6 @@
 # cython: language_level=3
-"""Sequence numbers and their arithmetic modulo 2^32 (RFC 9293 3.4). Nothing else may compare them."""
+"""Sequence numbers and their arithmetic modulo 2^32 (RFC 9293 3.4). Nothing else may compare them.
+"""
 from libc.stdint cimport int32_t, uint32_t
 
 ctypedef uint32_t seq_t         # a point in sequence space; lengths are plain uint32_t

@@ -1,7 +1,8 @@
 # cython: language_level=3
 """SipHash-2-4 (Aumasson and Bernstein, 2012): a keyed hash that a guest cannot make collide.
 
-Used for the flow table and for initial sequence numbers (RFC 6528). The key is drawn from the kernel once.
+Used for the flow table and for initial sequence numbers (RFC 6528). The key is drawn from the
+kernel once.
 """
 from libc.stdint cimport uint64_t
 

@@ -21,9 +21,11 @@ cdef inline void sip_round(uint64_t *v) noexcept nogil:
 
 
 cdef uint64_t siphash_words(const SipKey *key, const uint64_t *words, int n_words) noexcept nogil:
-    """The hash of `n_words` words; equals SipHash-2-4 of the same bytes on a little-endian machine."""
+    """The hash of `n_words` words; equals SipHash-2-4 of the same bytes on a little-endian machine.
+    """
     cdef uint64_t v[4]
-    cdef uint64_t last = <uint64_t>n_words << 59        # length in bytes, modulo 256, in the top byte
+    cdef uint64_t last = <uint64_t>n_words << 59        # length in bytes, modulo 256, in the top
+                                                        # byte
     cdef int i
     v[0] = key.k0 ^ 0x736F6D6570736575ULL
     v[1] = key.k1 ^ 0x646F72616E646F6DULL
@@ -39,13 +41,14 @@ cdef uint64_t siphash_words(const SipKey *key, const uint64_t *words, int n_word
     sip_round(v)
     v[0] ^= last
     v[2] ^= 0xFF
-    for i in range(4):
+    for _ in range(4):
         sip_round(v)
     return v[0] ^ v[1] ^ v[2] ^ v[3]
 
 
 def siphash(bytes key, bytes data):
-    """SipHash-2-4 of `data` (a multiple of 8 bytes) under a 16-byte key, for the published test vectors.
+    """SipHash-2-4 of `data` (a multiple of 8 bytes) under a 16-byte key, for the published test
+    vectors.
 
     Raises ValueError for other lengths.
     """

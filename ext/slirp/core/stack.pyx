@@ -1,5 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The whole stack: see stack.pxd for the theory. `Stack` is its face for tests: frames and a clock in, frames out, no I/O."""
+"""The whole stack: see stack.pxd for the theory. `Stack` is its face for tests: frames and a clock
+in, frames out, no I/O.
+"""
 cimport cython
 from libc.errno cimport ENOSPC
 from libc.stdlib cimport calloc, free, malloc
@@ -11,36 +13,41 @@ from .conn cimport FLOW_FREE, FLOW_PING, FLOW_TCP, Flow
 from .ctx cimport DNS_MAX, FORWARDS_MAX, Forward, touch
 from .flow cimport SLAB_FLOWS, flow_at, flow_by_handle, flows_destroy, flows_init
 from .fwd cimport fwd_at
-from .hostops cimport REF_FLOW, REF_FORWARD, Host, ref_make
+from .hostops cimport REF_FORWARD, Host, ref_make
 from .icmp cimport icmp_input, ping_on_host_event, ping_on_timer
 from .ip cimport ip4_parse, neigh_learn
 from .linux cimport getrandom
 from .siphash cimport SipKey
 from .stats cimport (
-    CTR_BYTES_FROM_GUEST, CTR_FRAMES_FROM_GUEST, CTR_HOST_STALE_EVENTS, DROP_ETH_NOT_FOR_US, DROP_ETH_TRUNCATED,
-    DROP_ETH_TYPE_UNKNOWN, DROP_IP4_BAD_DESTINATION, DROP_IP4_PROTO_UNKNOWN, DROP_NONE, DROP_VNET_MALFORMED, Drop, stats_add,
-    stats_as_dict, stats_count,
+    CTR_BYTES_FROM_GUEST, CTR_FRAMES_FROM_GUEST, CTR_HOST_STALE_EVENTS, DROP_ETH_NOT_FOR_US,
+    DROP_ETH_TRUNCATED, DROP_ETH_TYPE_UNKNOWN, DROP_IP4_PROTO_UNKNOWN,
+    DROP_NONE, DROP_VNET_MALFORMED, Drop, stats_add, stats_as_dict, stats_count,
 )
 from .tcp cimport tcp_end
-from .tcp_host cimport SERVICE_FREED, SERVICE_MORE, Service, tcp_on_accept, tcp_on_host_event, tcp_service
+from .tcp_host cimport (
+    SERVICE_FREED, SERVICE_MORE, Service, tcp_on_accept, tcp_on_host_event, tcp_service,
+)
 from .tcp_in cimport tcp_input
 from .tcp_timer cimport tcp_on_timer
 from .timers cimport TimerNode, timers_init, timers_next, timers_pop
-from .udp cimport udp_forget_forward, udp_input, udp_on_forward_event, udp_on_host_event, udp_on_timer
+from .udp cimport (
+    udp_forget_forward, udp_input, udp_on_forward_event, udp_on_host_event, udp_on_timer,
+)
 from .wire cimport (
-    ETH_ALEN, ETH_HLEN, ETH_P_ARP, ETH_P_IP, IP_PROTO_ICMP, IP_PROTO_TCP, IP_PROTO_UDP, VNET_GSO_NONE, VNET_GSO_TCPV4,
-    VNET_GSO_UDP_L4, VNET_GSO_ECN, VNET_HLEN, Addr, IpHdr, VnetHdr, addr_get4, addr_is4, addr_set4, load_be16, load_be32,
-    vnet_parse,
+    ETH_ALEN, ETH_HLEN, ETH_P_ARP, ETH_P_IP, IP_PROTO_ICMP, IP_PROTO_TCP, IP_PROTO_UDP,
+    VNET_GSO_NONE, VNET_GSO_TCPV4, VNET_GSO_UDP_L4, VNET_GSO_ECN, VNET_HLEN, Addr, IpHdr, VnetHdr,
+    addr_get4, addr_is4, addr_set4, load_be16, load_be32, vnet_parse,
 )
 
 # By the values of FlowKind (conn.pxd), TcpState and HostState (tcp.pxd).
 FLOW_KINDS = ("free", "tcp", "udp", "udp-peer", "udp-forward", "ping")
-TCP_STATES = ("CLOSED", "SYN-SENT", "SYN-RECEIVED", "ESTABLISHED", "FIN-WAIT-1", "FIN-WAIT-2", "CLOSE-WAIT", "CLOSING",
+TCP_STATES = ("CLOSED", "SYN-SENT", "SYN-RECEIVED", "ESTABLISHED", "FIN-WAIT-1", "FIN-WAIT-2",
+              "CLOSE-WAIT", "CLOSING",
               "LAST-ACK", "TIME-WAIT")
 HOST_STATES = ("CONNECTING", "OPEN", "CLOSED")
 
 
-# ---- frames ------------------------------------------------------------------------------------------------------------------
+# ---- frames ------------------------------------------------------------------------------------
 
 cdef bint for_us(Ctx *c, const uint8_t *eth) noexcept nogil:
     """Our address, broadcast or multicast."""
@@ -80,7 +87,8 @@ cdef Drop eth_input(Ctx *c, const uint8_t *frame, uint32_t n) noexcept nogil:
     vnet_parse(&vnet, frame)
     n -= VNET_HLEN
     gso = vnet.gso_type & ~<uint8_t>VNET_GSO_ECN
-    if gso != VNET_GSO_NONE and (vnet.gso_size == 0 or gso not in (VNET_GSO_TCPV4, 4, VNET_GSO_UDP_L4)):
+    if gso != VNET_GSO_NONE and (vnet.gso_size == 0
+                                 or gso not in (VNET_GSO_TCPV4, 4, VNET_GSO_UDP_L4)):
         return DROP_VNET_MALFORMED
     vnet.gso_type = gso
     if not for_us(c, eth):
@@ -103,7 +111,7 @@ cdef void stack_input(Ctx *c, const uint8_t *frame, uint32_t n) noexcept nogil:
     c.stats.drops[<int>eth_input(c, frame, n)] += 1
 
 
-# ---- events, timers, service --------------------------------------------------------------------------------------------------
+# ---- events, timers, service -------------------------------------------------------------------
 
 cdef void stack_host_event(Ctx *c, uint64_t ref, uint32_t events) noexcept nogil:
     """A socket of the host has news for whom `ref` names."""
@@ -153,7 +161,8 @@ cdef bint stack_serve(Ctx *c) noexcept nogil:
     c.touched = NULL
     c.touched_last = NULL
     while flow != NULL:
-        following = flow.touched_next               # flow.touched stays set meanwhile: no one puts it on the new list
+        # Flow.touched stays set meanwhile: no one puts it on the new list
+        following = flow.touched_next
         result = tcp_service(c, flow)
         if result != SERVICE_FREED:
             flow.touched = False
@@ -163,9 +172,10 @@ cdef bint stack_serve(Ctx *c) noexcept nogil:
     return c.touched != NULL
 
 
-# ---- set-up --------------------------------------------------------------------------------------------------------------------
+# ---- set-up ------------------------------------------------------------------------------------
 
-cdef bint stack_init(Ctx *c, uint32_t max_flows, uint64_t memory_bytes, usec_t now_us) noexcept nogil:
+cdef bint stack_init(Ctx *c, uint32_t max_flows, uint64_t memory_bytes,
+                     usec_t now_us) noexcept nogil:
     """Everything but configuration, host and link. False without memory or randomness."""
     cdef SipKey secrets[2]
     cdef int i
@@ -203,8 +213,11 @@ cdef void stack_destroy(Ctx *c) noexcept nogil:
     c.forwards = NULL
 
 
-cdef int stack_add_forward(Ctx *c, uint8_t proto, int fd, const uint8_t *guest4, uint16_t guest_port) noexcept nogil:
-    """Let a listening, or bound, socket lead to a port of the guest; the stack owns it then. An index, or -errno."""
+cdef int stack_add_forward(Ctx *c, uint8_t proto, int fd, const uint8_t *guest4,
+                           uint16_t guest_port) noexcept nogil:
+    """Let a listening, or bound, socket lead to a port of the guest; the stack owns it then. An
+    index, or -errno.
+    """
     cdef Forward *forward
     cdef int i, result
     for i in range(FORWARDS_MAX):
@@ -246,7 +259,8 @@ cdef void stack_configure(Ctx *c, dict settings) except *:
     cdef bytes guest_mac = settings["guest_mac"]
     cdef bytes network = settings["network4"]
     cdef int prefix = settings["prefix_len4"]
-    if len(gateway_mac) != ETH_ALEN or len(guest_mac) != ETH_ALEN or not 1 <= prefix <= 32 or len(network) != 4:
+    if (len(gateway_mac) != ETH_ALEN or len(guest_mac) != ETH_ALEN or not 1 <= prefix <= 32
+            or len(network) != 4):
         raise ValueError("hardware addresses have 6 bytes, networks 4, prefixes 1 to 32 bits")
     if not 576 <= settings["mtu"] <= 65535:
         raise ValueError("the MTU lies between 576 and 65535")
@@ -281,7 +295,7 @@ cdef void stack_set_dns(Ctx *c, list servers) except *:
     c.n_dns = n
 
 
-# ---- Python's view -------------------------------------------------------------------------------------------------------------
+# ---- Python's view -----------------------------------------------------------------------------
 
 cdef bytes addr_bytes(const Addr *addr):
     """4 bytes, or 16."""
@@ -320,14 +334,16 @@ cdef list stack_flows(Ctx *c):
 cdef class Stack:
     """The stack over a Host, without I/O of its own (tests, simulations).
 
-    Settings are Engine's keyword arguments; times are microseconds of any clock that does not go back.
+    Settings are Engine's keyword arguments; times are microseconds of any clock that does not go
+    back.
     """
     cdef Ctx *c
     cdef Host host
 
     def __cinit__(self, Host host not None, usec_t now_us=0, **settings):
         self.c = <Ctx *>calloc(1, sizeof(Ctx))
-        if self.c == NULL or not stack_init(self.c, settings["max_flows"], settings["memory_bytes"], now_us):
+        if self.c == NULL or not stack_init(self.c, settings["max_flows"], settings["memory_bytes"],
+                                            now_us):
             raise MemoryError
         self.host = host
         self.c.host = host.ops
@@ -340,8 +356,11 @@ cdef class Stack:
             free(self.c)
 
     def input(self, bytes frame not None, usec_t now_us):
-        """A frame of the guest's, behind its 12 bytes of virtio-net header; then all that follows from it."""
-        cdef uint8_t *exact = <uint8_t *>malloc(max(len(frame), 1))     # so that a sanitizer sees each byte too far
+        """A frame of the guest's, behind its 12 bytes of virtio-net header; then all that follows
+        from it.
+        """
+        cdef uint8_t *exact = <uint8_t *>malloc(max(len(frame), 1))     # so that a sanitizer sees
+                                                                        # each byte too far
         if exact == NULL:
             raise MemoryError
         memcpy(exact, <const char *>frame, len(frame))
@@ -389,7 +408,9 @@ cdef class Stack:
 
 
 cdef int stack_forward(Ctx *c, str proto, int fd, bytes guest_addr, uint16_t guest_port) except 0:
-    """The id of a new forward. Raises ValueError for arguments, OSError when the host or the table refuses."""
+    """The id of a new forward. Raises ValueError for arguments, OSError when the host or the table
+    refuses.
+    """
     cdef int index
     if proto not in ("tcp", "udp") or len(guest_addr) != 4 or guest_port == 0:
         raise ValueError("proto is tcp or udp, the guest's address has 4 bytes, its port is not 0")

@@ -1,8 +1,8 @@
 # cython: language_level=3
 """Every way a frame can end, counted once, and what else the daemon counts.
 
-The enums are the only list: Python sees the names in lower case without their prefix. `stack_input` counts the Drop that a
-handler returns; a handler never counts a drop of its own frame itself.
+The enums are the only list: Python sees the names in lower case without their prefix. `stack_input`
+counts the Drop that a handler returns; a handler never counts a drop of its own frame itself.
 """
 from libc.stdint cimport uint64_t
 
@@ -19,8 +19,10 @@ cpdef enum Drop:
     DROP_IP4_BAD_CHECKSUM
     DROP_IP4_FRAGMENT
     DROP_IP4_SOURCE_ROUTE               # RFC 7126 4.3: options that route are refused
-    DROP_IP4_BAD_SOURCE                 # RFC 1122 3.2.1.3: broadcast, multicast, loopback, or one of our own addresses
-    DROP_IP4_BAD_DESTINATION            # loopback, broadcast, multicast, or unused inside the subnet
+    DROP_IP4_BAD_SOURCE                 # RFC 1122 3.2.1.3: broadcast, multicast, loopback, or one
+                                        # of our own addresses
+    DROP_IP4_BAD_DESTINATION            # loopback, broadcast, multicast, or unused inside the
+                                        # subnet
     DROP_IP4_PROTO_UNKNOWN
     DROP_ICMP_MALFORMED
     DROP_ICMP_BAD_CHECKSUM

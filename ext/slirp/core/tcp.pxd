@@ -1,36 +1,46 @@
 # cython: language_level=3
 """Our TCP: what it is, its states, and the joint rules of its two sides.
 
-Every connection of the guest ends here (RFC 9293) and goes on as a socket of the host. Two small machines, one per side, and a table of what they do to each
-other; the machines meet in `tcp_service` (tcp_out.pyx), which runs once for every connection that a batch of events touched.
+Every connection of the guest ends here (RFC 9293) and goes on as a socket of the host. Two small
+machines, one per side, and a table of what they do to each other; the machines meet in
+`tcp_service` (tcp_out.pyx), which runs once for every connection that a batch of events touched.
 
-Guest side: the states of RFC 9293 figure 5, written only by `tcp_set_state`, which holds each move against TCP_EDGES. Differences from the book:
-  * SYN-RECEIVED begins when the guest's SYN starts a connect() on the host; our SYN-ACK leaves only when that has succeeded ("connect before
-    SYN-ACK"): a refused port is refused, an unreachable host is reported by ICMP, and silence stays silence.
-  * CLOSED is the state of a connection whose guest side is over while the host's socket still takes what the guest was told we have.
-Host side: HOST_CONNECTING, HOST_OPEN, HOST_CLOSED, with three facts beside: `eof_seen` (the host's peer has closed), `wr_shut` (we have
-closed towards it), and the edge-triggered readiness `readable`, `writable`.
+Guest side: the states of RFC 9293 figure 5, written only by `tcp_set_state`, which holds each move
+against TCP_EDGES. Differences from the book:
+  * SYN-RECEIVED begins when the guest's SYN starts a connect() on the host; our SYN-ACK leaves only
+    when that has succeeded ("connect before
+    SYN-ACK"): a refused port is refused, an unreachable host is reported by ICMP, and silence stays
+    silence.
+  * CLOSED is the state of a connection whose guest side is over while the host's socket still takes
+    what the guest was told we have.
+Host side: HOST_CONNECTING, HOST_OPEN, HOST_CLOSED, with three facts beside: `eof_seen` (the host's
+peer has closed), `wr_shut` (we have closed towards it), and the edge-triggered readiness
+`readable`, `writable`.
 
-    event                        state it meets              what follows
-    ---------------------------  --------------------------  ------------------------------------------------------------------
-    guest SYN                    none                        connect(); SYN-RECEIVED
-    host connected               SYN-RECEIVED                SYN-ACK
-    host refused                 SYN-RECEIVED                RST
-    host unreachable             SYN-RECEIVED                ICMP unreachable of the matching code
-    host connect timed out       SYN-RECEIVED                silence; the flow ends
-    host client accepted         none (port forward)         SYN to the guest; SYN-SENT
-    guest FIN                    ESTABLISHED, FIN-WAIT-x     shutdown(WR) as soon as the socket has taken all that came before
-    host EOF                     ESTABLISHED, CLOSE-WAIT     FIN behind the last byte read
-    host reset or error          any with a host socket      RST to the guest; the flow ends
-    guest RST (RFC 5961)         any                         the host's socket is closed with RST (SO_LINGER 0)
-    guest gone (R2, keep-alive)  any                         as guest RST, and RST to the guest
-    both FINs seen and acked     TIME-WAIT or CLOSED         host socket closed once drained; TIME-WAIT holds no socket
-    guest SYN, newer             TIME-WAIT, CLOSED           the old flow steps aside at once (RFC 9293 3.6.1, RFC 6191)
+    event                        state it meets            what follows
+    ---------------------------  ------------------------  ---------------------------------------
+    guest SYN                    none                      connect(); SYN-RECEIVED
+    host connected               SYN-RECEIVED              SYN-ACK
+    host refused                 SYN-RECEIVED              RST
+    host unreachable             SYN-RECEIVED              ICMP unreachable of the matching code
+    host connect timed out       SYN-RECEIVED              silence; the flow ends
+    host client accepted         none (port forward)       SYN to the guest; SYN-SENT
+    guest FIN                    ESTABLISHED, FIN-WAIT-x   shutdown(WR) once the socket took all
+    host EOF                     ESTABLISHED, CLOSE-WAIT   FIN behind the last byte read
+    host reset or error          any with a host socket    RST to the guest; the flow ends
+    guest RST (RFC 5961)         any                       the host's socket is closed with RST
+    guest gone (R2, keep-alive)  any                       as guest RST, and RST to the guest
+    both FINs seen and acked     TIME-WAIT or CLOSED       host socket closed once drained
+    guest SYN, newer             TIME-WAIT, CLOSING,       the old flow steps aside at once
+                                 LAST-ACK, CLOSED          (RFC 9293 3.6.1, RFC 6191)
 
-Towards the guest there is no network, only a queue in memory. Hence these are done more simply than between hosts:
-  * cwnd starts at the guest's whole window; only a loss (a full backlog in the guest) brings slow start and congestion
+Towards the guest there is no network, only a queue in memory. Hence these are done more simply than
+between hosts:
+  * cwnd starts at the guest's whole window; only a loss (a full backlog in the guest) brings slow
+    start and congestion
     avoidance into play (RFC 5681, 6582, 6675 for what is then retransmitted and when).
-  * RTO has a floor of 200 ms, not 1 s (RFC 6298 2.4 is a SHOULD; the reason for it, spurious time-outs over slow paths, is absent).
+  * RTO has a floor of 200 ms, not 1 s (RFC 6298 2.4 is a SHOULD; the reason for it, spurious
+    time-outs over slow paths, is absent).
   * TIME-WAIT lasts TCP_TIME_WAIT_US: no segment can be older than the queue that holds it.
 """
 from libc.stdint cimport uint8_t, uint32_t
@@ -69,16 +79,19 @@ cdef enum:
     TCP_CWR = 0x80
 
     TCP_MSS_DEFAULT = 536                   # RFC 9293 3.7.1, IPv4
-    TCP_MSS_MIN = 64                        # a smaller one is taken for this: nobody makes us send a header per byte
+    TCP_MSS_MIN = 64                        # a smaller one is taken for this: nobody makes us send
+                                            # a header per byte
     TCP_WSCALE_MAX = 14                     # RFC 7323 2.3
     TCP_SACK_BLOCKS = 4                     # in one segment (RFC 2018 3)
-    TCP_HOLES_MAX = 32                      # ranges kept out of order, and ranges the guest may have SACKed
+    TCP_HOLES_MAX = 32                      # ranges kept out of order, and ranges the guest may
+                                            # have SACKed
     TCP_DUP_THRESH = 3                      # RFC 5681 3.2
 
     TCP_RTO_INITIAL_US = 1000000            # RFC 6298 2.1
     TCP_RTO_MIN_US = 200000
     TCP_RTO_MAX_US = 60000000               # RFC 6298 2.5
-    TCP_RETRIES_SYN = 6                     # R2 for SYN: about two minutes (RFC 1122 4.2.3.5 asks for three for SYN; the link is local)
+    TCP_RETRIES_SYN = 6                     # R2 for SYN: about two minutes (RFC 1122 4.2.3.5 asks
+                                            # for three for SYN; the link is local)
     TCP_RETRIES_MAX = 10                    # R2: over 100 s in all (RFC 1122 4.2.3.5)
     TCP_DELACK_US = 10000                   # RFC 1122 4.2.3.2: below 500 ms
     TCP_CWND_OPEN = 0x7FFFFFFF              # no loss seen: the guest's window alone bounds us
@@ -86,7 +99,8 @@ cdef enum:
     TCP_CONNECT_TIMEOUT_US = 130000000      # as long as the host's own connect() tries
     TCP_HANDSHAKE_TIMEOUT_US = 75000000     # our SYN-ACK waits for its ACK so long at most
     TCP_TIME_WAIT_US = 10000000
-    TCP_LINGER_US = 600000000               # the host's peer may take so long to read what the guest left behind
+    TCP_LINGER_US = 600000000               # the host's peer may take so long to read what the
+                                            # guest left behind
     TCP_KEEPALIVE_INTERVAL_US = 75000000
     TCP_KEEPALIVE_PROBES = 9
     TCP_KEEPALIVE_IDLE_S = 7200             # RFC 1122 4.2.3.6: two hours
@@ -95,14 +109,20 @@ cdef enum:
 
 cdef inline uint32_t tcp_edges(int state) noexcept nogil:
     """The states that may follow, a bit each (RFC 9293 figure 5; every state may end in CLOSED)."""
-    if state == TCP_CLOSED: return 1 << TCP_SYN_SENT | 1 << TCP_SYN_RCVD
-    if state == TCP_SYN_SENT: return 1 << TCP_ESTABLISHED | 1 << TCP_SYN_RCVD
-    if state == TCP_SYN_RCVD: return 1 << TCP_ESTABLISHED | 1 << TCP_FIN_WAIT_1 | 1 << TCP_CLOSE_WAIT
-    if state == TCP_ESTABLISHED: return 1 << TCP_FIN_WAIT_1 | 1 << TCP_CLOSE_WAIT
-    if state == TCP_FIN_WAIT_1: return 1 << TCP_FIN_WAIT_2 | 1 << TCP_CLOSING | 1 << TCP_TIME_WAIT
-    if state == TCP_FIN_WAIT_2: return 1 << TCP_TIME_WAIT
-    if state == TCP_CLOSE_WAIT: return 1 << TCP_LAST_ACK
-    if state == TCP_CLOSING: return 1 << TCP_TIME_WAIT
+    if state == TCP_CLOSED:
+        return 1 << TCP_SYN_SENT | 1 << TCP_SYN_RCVD
+    if state == TCP_SYN_SENT:
+        return 1 << TCP_ESTABLISHED | 1 << TCP_SYN_RCVD
+    if state == TCP_SYN_RCVD:
+        return 1 << TCP_ESTABLISHED | 1 << TCP_FIN_WAIT_1 | 1 << TCP_CLOSE_WAIT
+    if state == TCP_ESTABLISHED:
+        return 1 << TCP_FIN_WAIT_1 | 1 << TCP_CLOSE_WAIT
+    if state == TCP_FIN_WAIT_1:
+        return 1 << TCP_FIN_WAIT_2 | 1 << TCP_CLOSING | 1 << TCP_TIME_WAIT
+    if state == TCP_FIN_WAIT_2 or state == TCP_CLOSING:
+        return 1 << TCP_TIME_WAIT
+    if state == TCP_CLOSE_WAIT:
+        return 1 << TCP_LAST_ACK
     return 0
 
 

@@ -20,7 +20,9 @@ cdef extern from *:
 
 
 cdef void tcp_set_state(Ctx *c, Flow *flow, TcpState state) noexcept nogil:
-    """Move along an edge of RFC 9293 figure 5; the list of its class and the state's own deadline follow from it."""
+    """Move along an edge of RFC 9293 figure 5; the list of its class and the state's own deadline
+    follow from it.
+    """
     cdef TcpState old = <TcpState>flow.body.tcp.state
     if SLIRP_DEBUG and state != TCP_CLOSED and not tcp_edges(old) & (1 << <int>state):
         abort()
@@ -67,7 +69,9 @@ cdef void tcp_close_host(Ctx *c, Flow *flow, bint reset_host) noexcept nogil:
 
 
 cdef void tcp_end(Ctx *c, Flow *flow, bint reset_host) noexcept nogil:
-    """Both sides are over at once. The entry itself is freed when it is served, since others in this batch may still hold it."""
+    """Both sides are over at once. The entry itself is freed when it is served, since others in
+    this batch may still hold it.
+    """
     tcp_close_host(c, flow, reset_host)
     queue_clear(&c.pool, &flow.body.tcp.sq)
     free(flow.body.tcp.sacked)

@@ -1,8 +1,10 @@
 # cython: language_level=3
-"""TCP's host side: what the host's sockets tell, and `tcp_service`, where the two sides of a connection meet.
+"""TCP's host side: what the host's sockets tell, and `tcp_service`, where the two sides of a
+connection meet.
 
-Events only set facts (`readable`, `writable`, `eof_seen`); `tcp_service` runs once for each connection that a batch touched and does, in order: text to the
-host, shutdown, bytes from the host, output to the guest, timers, end. One ACK per batch, and no event is acted on twice.
+Events only set facts (`readable`, `writable`, `eof_seen`); `tcp_service` runs once for each
+connection that a batch touched and does, in order: text to the host, shutdown, bytes from the host,
+output to the guest, timers, end. One ACK per batch, and no event is acted on twice.
 """
 from libc.stdint cimport uint16_t, uint32_t
 

@@ -10,14 +10,20 @@ from .fwd cimport fwd_at, fwd_guest_view
 from .hostops cimport EVENT_ERROR, EVENT_READABLE, EVENT_WRITABLE, REF_FLOW, ref_make
 from .icmp cimport icmp_unreachable_for_tcp
 from .ip cimport neigh_lookup
-from .linux cimport EACCES, EAGAIN, EHOSTDOWN, EHOSTUNREACH, EINPROGRESS, ENETDOWN, ENETUNREACH, EPERM, ETIMEDOUT, iovec
+from .linux cimport (
+    EACCES, EAGAIN, EHOSTDOWN, EHOSTUNREACH, EINPROGRESS, ENETDOWN, ENETUNREACH, EPERM, ETIMEDOUT,
+    iovec,
+)
 from .stats cimport CTR_FORWARDS_ACCEPTED, CTR_TCP_CONNECT_FAILED, stats_count
 from .tcp cimport (
-    HOST_CLOSED, HOST_CONNECTING, HOST_OPEN, TCP_CLOSED, TCP_CLOSE_WAIT, TCP_CWND_OPEN, TCP_DELACK_US, TCP_ESTABLISHED,
-    TCP_HANDSHAKE_TIMEOUT_US, TCP_MSS_DEFAULT, TCP_RTO_INITIAL_US, TCP_SYN_RCVD, TCP_SYN_SENT, TCP_TIME_WAIT,
-    tcp_close_host, tcp_end, tcp_free, tcp_set_state, tcp_window_shift,
+    HOST_CLOSED, HOST_CONNECTING, HOST_OPEN, TCP_CLOSED, TCP_CLOSE_WAIT, TCP_CWND_OPEN,
+    TCP_DELACK_US, TCP_ESTABLISHED, TCP_HANDSHAKE_TIMEOUT_US, TCP_MSS_DEFAULT, TCP_RTO_INITIAL_US,
+    TCP_SYN_SENT, TCP_TIME_WAIT, tcp_close_host, tcp_end, tcp_free, tcp_set_state,
+    tcp_window_shift,
 )
-from .tcp_out cimport tcp_init_sequence, tcp_output, tcp_send_room, tcp_send_rst, tcp_send_syn, tcp_unsent
+from .tcp_out cimport (
+    tcp_init_sequence, tcp_output, tcp_send_room, tcp_send_rst, tcp_send_syn, tcp_unsent,
+)
 from .tcp_recv cimport tcp_flush_to_host
 from .tcp_timer cimport tcp_arm
 from .wire cimport ETH_ALEN, IP_PROTO_TCP, Addr
@@ -29,10 +35,12 @@ cdef enum:
     MEMORY_RETRY_US = 10000
 
 
-# ---- the host's socket ends or begins --------------------------------------------------------------------------------------
+# ---- the host's socket ends or begins ----------------------------------------------------------
 
 cdef void tcp_connect_failed(Ctx *c, Flow *flow, int error) noexcept nogil:
-    """The guest sees what it would see without us: RST, an ICMP error, or nothing (RFC 1122 4.2.3.9)."""
+    """The guest sees what it would see without us: RST, an ICMP error, or nothing (RFC 1122
+    4.2.3.9).
+    """
     stats_count(&c.stats, CTR_TCP_CONNECT_FAILED)
     if error == ENETUNREACH or error == ENETDOWN:
         icmp_unreachable_for_tcp(c, flow, 0)
@@ -78,15 +86,19 @@ cdef void tcp_on_host_event(Ctx *c, Flow *flow, uint32_t events) noexcept nogil:
         t.writable = True
     if events & EVENT_READABLE:
         t.readable = True
-    if events & EVENT_ERROR:                # reading or writing brings the error to light, in its order
+    # Reading or writing brings the error to light, in its order
+    if events & EVENT_ERROR:
         t.readable = True
         t.writable = True
 
 
-# ---- clients of a forwarded port -----------------------------------------------------------------------------------------
+# ---- clients of a forwarded port ---------------------------------------------------------------
 
-cdef bint open_to_guest(Ctx *c, Forward *forward, int fd, const Addr *peer, uint16_t peer_port) noexcept nogil:
-    """An accepted client becomes a connection to the guest, from the client's own address. False when there is no room."""
+cdef bint open_to_guest(Ctx *c, Forward *forward, int fd, const Addr *peer,
+                        uint16_t peer_port) noexcept nogil:
+    """An accepted client becomes a connection to the guest, from the client's own address. False
+    when there is no room.
+    """
     cdef FlowKey key
     cdef Flow *flow
     cdef TcpConn *t
@@ -97,7 +109,8 @@ cdef bint open_to_guest(Ctx *c, Forward *forward, int fd, const Addr *peer, uint
     fwd_guest_view(c, peer, &key.dest_addr)
     key.dest_port = peer_port
     key.proto = IP_PROTO_TCP
-    while flow_lookup(&c.flows, &key) != NULL:      # two clients behind one address, the gateway's: another port will do
+    # Two clients behind one address, the gateway's: another port will do
+    while flow_lookup(&c.flows, &key) != NULL:
         key.dest_port = <uint16_t>(1024 + (key.dest_port + 7919) % 64512)
         attempts += 1
         if attempts == 16:
@@ -135,10 +148,10 @@ cdef void tcp_on_accept(Ctx *c, uint32_t forward_index) noexcept nogil:
     cdef Forward *forward = fwd_at(c, forward_index)
     cdef Addr peer
     cdef uint16_t port
-    cdef int fd, i
+    cdef int fd, _
     if forward == NULL:
         return
-    for i in range(ACCEPT_BATCH):
+    for _ in range(ACCEPT_BATCH):
         fd = c.host.tcp_accept(c.host.impl, forward.fd, &peer, &port)
         if fd < 0:
             return
@@ -147,11 +160,12 @@ cdef void tcp_on_accept(Ctx *c, uint32_t forward_index) noexcept nogil:
             c.host.reset(c.host.impl, fd)
 
 
-# ---- service ---------------------------------------------------------------------------------------------------------------
+# ---- service -----------------------------------------------------------------------------------
 
 cdef bint pull_from_host(Ctx *c, Flow *flow) noexcept nogil:
-    """Read from the host what the guest's window has room for, or one segment when it is shut, so that there is something to probe
-    with. True when bytes or the end came. What is not read stays in the kernel, whose window then holds the sender back.
+    """Read from the host what the guest's window has room for, or one segment when it is shut, so
+    that there is something to probe with. True when bytes or the end came. What is not read stays
+    in the kernel, whose window then holds the sender back.
     """
     cdef TcpConn *t = &flow.body.tcp
     cdef iovec iov[QUEUE_IOV_MAX]
@@ -189,12 +203,15 @@ cdef bint pull_from_host(Ctx *c, Flow *flow) noexcept nogil:
 
 
 cdef bint finish(Ctx *c, Flow *flow) noexcept nogil:
-    """Both directions are through where they are: shut down, close or end the flow. True when it is freed."""
+    """Both directions are through where they are: shut down, close or end the flow. True when it is
+    freed.
+    """
     cdef TcpConn *t = &flow.body.tcp
     if t.host_state == HOST_OPEN and t.fin_received and not t.wr_shut and t.rq.length == 0:
         t.wr_shut = True
         c.host.tcp_shutdown(c.host.impl, flow.fd)
-    if (t.state == TCP_TIME_WAIT or t.state == TCP_CLOSED) and t.host_state != HOST_CLOSED and t.rq.length == 0:
+    if (t.host_state != HOST_CLOSED and t.rq.length == 0
+            and (t.state == TCP_TIME_WAIT or t.state == TCP_CLOSED)):
         tcp_close_host(c, flow, False)
     if t.state == TCP_CLOSED and t.host_state == HOST_CLOSED:
         tcp_free(c, flow)
@@ -207,9 +224,9 @@ cdef Service tcp_service(Ctx *c, Flow *flow) noexcept nogil:
     """Do all that the batch made possible for one connection. Only here is one freed."""
     cdef TcpConn *t = &flow.body.tcp
     cdef bint more = False
-    cdef int i
+    cdef int _
     tcp_flush_to_host(c, flow)
-    for i in range(SERVICE_ROUNDS):
+    for _ in range(SERVICE_ROUNDS):
         more = t.state != TCP_CLOSED and pull_from_host(c, flow)
         if t.state == TCP_CLOSED:
             break

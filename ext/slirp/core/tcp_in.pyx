@@ -12,21 +12,24 @@ from .hostops cimport REF_FLOW, ref_make
 from .icmp cimport ICMP_HOST_UNREACHABLE, ICMP_UNREACHABLE, icmp_error
 from .ip cimport ip_csum_ok
 from .linux cimport EMFILE, ENFILE, ENOBUFS, ENOMEM
-from .seq cimport seq_ge, seq_gt, seq_in, seq_le, seq_lt, seq_max, seq_t
+from .seq cimport seq_gt, seq_in, seq_le, seq_lt, seq_max
 from .stats cimport (
-    CTR_HALF_OPEN_EVICTED, CTR_TIME_WAIT_RECYCLED, DROP_FLOWS_FULL, DROP_IP4_BAD_DESTINATION, DROP_NONE,
-    DROP_TCP_ACK_TOO_NEW, DROP_TCP_ACK_TOO_OLD, DROP_TCP_BAD_CHECKSUM, DROP_TCP_CONNECTING, DROP_TCP_FORBIDDEN,
-    DROP_TCP_HOST_REFUSED, DROP_TCP_NO_ACK, DROP_TCP_NO_CONNECTION, DROP_TCP_OUT_OF_WINDOW, DROP_TCP_PAWS,
-    DROP_TCP_RST_CHALLENGED, DROP_TCP_RST_OUT_OF_WINDOW, DROP_TCP_SYN_CHALLENGED, stats_count,
+    CTR_HALF_OPEN_EVICTED, CTR_TIME_WAIT_RECYCLED, DROP_FLOWS_FULL, DROP_IP4_BAD_DESTINATION,
+    DROP_NONE, DROP_TCP_ACK_TOO_NEW, DROP_TCP_ACK_TOO_OLD, DROP_TCP_BAD_CHECKSUM,
+    DROP_TCP_CONNECTING, DROP_TCP_FORBIDDEN, DROP_TCP_HOST_REFUSED, DROP_TCP_NO_ACK,
+    DROP_TCP_NO_CONNECTION, DROP_TCP_OUT_OF_WINDOW, DROP_TCP_PAWS, DROP_TCP_RST_CHALLENGED,
+    DROP_TCP_RST_OUT_OF_WINDOW, DROP_TCP_SYN_CHALLENGED, stats_count,
 )
 from .tcp cimport (
-    HOST_CLOSED, HOST_CONNECTING, TCP_ACK, TCP_CLOSED, TCP_CLOSE_WAIT, TCP_CLOSING, TCP_CWND_OPEN, TCP_ESTABLISHED,
-    TCP_FIN, TCP_FIN_WAIT_1, TCP_FIN_WAIT_2, TCP_LAST_ACK, TCP_MSS_DEFAULT, TCP_MSS_MIN, TCP_PAWS_IDLE_S, TCP_RST,
-    TCP_RTO_INITIAL_US, TCP_SYN, TCP_SYN_RCVD, TCP_SYN_SENT, TCP_TIME_WAIT,
-    tcp_end, tcp_set_state, tcp_unhash, tcp_window_shift,
+    HOST_CLOSED, HOST_CONNECTING, TCP_ACK, TCP_CLOSED, TCP_CLOSE_WAIT, TCP_CLOSING, TCP_CWND_OPEN,
+    TCP_ESTABLISHED, TCP_FIN, TCP_FIN_WAIT_1, TCP_FIN_WAIT_2, TCP_LAST_ACK, TCP_MSS_DEFAULT,
+    TCP_MSS_MIN, TCP_PAWS_IDLE_S, TCP_RST, TCP_RTO_INITIAL_US, TCP_SYN, TCP_SYN_RCVD, TCP_SYN_SENT,
+    TCP_TIME_WAIT, tcp_end, tcp_set_state, tcp_unhash, tcp_window_shift,
 )
 from .tcp_host cimport tcp_connect_failed
-from .tcp_out cimport tcp_challenge_ack, tcp_init_sequence, tcp_send_ack, tcp_send_rst_for, tcp_send_syn
+from .tcp_out cimport (
+    tcp_challenge_ack, tcp_init_sequence, tcp_send_rst_for, tcp_send_syn,
+)
 from .tcp_recv cimport tcp_receive_text
 from .tcp_sack cimport tcp_dup_ack, tcp_recovery_ack, tcp_sack_update
 from .tcp_timer cimport tcp_rto_reset, tcp_rtt_sample
@@ -34,10 +37,12 @@ from .tcp_wire cimport Segment, segment_parse
 from .wire cimport ETH_ALEN, IP4_HLEN, IP_PROTO_TCP, TCP_HLEN, IpHdr, usec_t
 
 
-# ---- opening ---------------------------------------------------------------------------------------------------------------
+# ---- opening -----------------------------------------------------------------------------------
 
 cdef void take_syn_options(Ctx *c, TcpConn *t, const Segment *seg) noexcept nogil:
-    """What a SYN of the guest's settles: MSS (RFC 6691), and what both sides know of RFC 7323 and 2018."""
+    """What a SYN of the guest's settles: MSS (RFC 6691), and what both sides know of RFC 7323 and
+    2018.
+    """
     cdef uint32_t mss = seg.mss if seg.mss else TCP_MSS_DEFAULT
     t.snd_mss = <uint16_t>min(max(mss, <uint32_t>TCP_MSS_MIN), c.conf.mtu - IP4_HLEN - TCP_HLEN)
     t.snd_wind_shift = <uint8_t>seg.wscale if seg.wscale >= 0 else 0
@@ -49,24 +54,30 @@ cdef void take_syn_options(Ctx *c, TcpConn *t, const Segment *seg) noexcept nogi
         t.ts_recent_us = c.now_us
     t.irs = seg.seg_seq
     t.rcv_nxt = seg.seg_seq + 1
-    t.rcv_adv = seq_max(t.rcv_adv, t.rcv_nxt) if t.state == TCP_SYN_SENT and t.rcv_adv else t.rcv_nxt
+    t.rcv_adv = seq_max(t.rcv_adv,
+                        t.rcv_nxt) if t.state == TCP_SYN_SENT and t.rcv_adv else t.rcv_nxt
     t.last_ack_sent = t.rcv_nxt
 
 
 cdef Flow *alloc_connection(Ctx *c, const FlowKey *key) noexcept nogil:
-    """A flow for a SYN; half-open connections and TIME-WAIT give way, oldest first, at their bounds."""
+    """A flow for a SYN; half-open connections and TIME-WAIT give way, oldest first, at their
+    bounds.
+    """
     cdef Flow *flow
     if c.flows.lru[<int>LRU_HALF_OPEN].count >= c.conf.max_half_open:
         stats_count(&c.stats, CTR_HALF_OPEN_EVICTED)
         tcp_end(c, c.flows.lru[<int>LRU_HALF_OPEN].oldest, True)
     flow = flow_alloc(&c.flows, key, FLOW_TCP)
     if flow == NULL and c.flows.lru[<int>LRU_TIME_WAIT].oldest != NULL:
-        tcp_end(c, c.flows.lru[<int>LRU_TIME_WAIT].oldest, True)    # its place is free when this batch is over
+        # Its place is free when this batch is over
+        tcp_end(c, c.flows.lru[<int>LRU_TIME_WAIT].oldest, True)
     return flow
 
 
 cdef Drop tcp_accept_syn(Ctx *c, const FlowKey *key, const Segment *seg) noexcept nogil:
-    """RFC 9293 3.10.7.2, LISTEN: every port of the world listens. Text on a SYN (RFC 7413) is not taken: it comes again."""
+    """RFC 9293 3.10.7.2, LISTEN: every port of the world listens. Text on a SYN (RFC 7413) is not
+    taken: it comes again.
+    """
     cdef Target target
     cdef Flow *flow
     cdef TcpConn *t
@@ -92,12 +103,14 @@ cdef Drop tcp_accept_syn(Ctx *c, const FlowKey *key, const Segment *seg) noexcep
     tcp_init_sequence(c, flow)
     tcp_set_state(c, flow, TCP_SYN_RCVD)
     touch(c, flow)
-    fd = c.host.tcp_connect(c.host.impl, ref_make(REF_FLOW, flow_handle(flow)), &target.addr, target.port)
+    fd = c.host.tcp_connect(c.host.impl, ref_make(REF_FLOW, flow_handle(flow)), &target.addr,
+                            target.port)
     if fd >= 0:
         flow.fd = fd
         return DROP_NONE
     if fd == -EMFILE or fd == -ENFILE or fd == -ENOBUFS or fd == -ENOMEM:
-        tcp_end(c, flow, False)             # our trouble, not the destination's: the guest's SYN will come again
+        # Our trouble, not the destination's: the guest's SYN will come again
+        tcp_end(c, flow, False)
     else:
         tcp_connect_failed(c, flow, -fd)
     return DROP_TCP_HOST_REFUSED
@@ -119,10 +132,12 @@ cdef Drop syn_sent_arrives(Ctx *c, Flow *flow, const Segment *seg) noexcept nogi
         return DROP_TCP_NO_ACK
     take_syn_options(c, t, seg)
     if ack_ok:
-        t.rcv_adv = t.rcv_nxt + min(c.conf.tcp_buffer_bytes, <uint32_t>0xFFFF)      # as our SYN said
+        # As our SYN said
+        t.rcv_adv = t.rcv_nxt + min(c.conf.tcp_buffer_bytes, <uint32_t>0xFFFF)
         establish(c, flow, seg, seg.seg_wnd)
         t.ack_now = True
-    else:                                                           # both opened at once (3.5 figure 8)
+    else:
+        # both opened at once (3.5 figure 8)
         tcp_set_state(c, flow, TCP_SYN_RCVD)
         tcp_send_syn(c, flow)
     return DROP_NONE
@@ -147,12 +162,15 @@ cdef void establish(Ctx *c, Flow *flow, const Segment *seg, uint32_t window) noe
     tcp_set_state(c, flow, TCP_ESTABLISHED)
 
 
-# ---- otherwise: RFC 9293 3.10.7.4, step by step -----------------------------------------------------------------------------
+# ---- otherwise: RFC 9293 3.10.7.4, step by step ------------------------------------------------
 
 cdef bint acceptable(const TcpConn *t, const Segment *seg) noexcept nogil:
-    """The RFC's table. At a shut window a segment at rcv_nxt passes, so that its ACK, URG and RST count; its text is cut off."""
+    """The RFC's table. At a shut window a segment at rcv_nxt passes, so that its ACK, URG and RST
+    count; its text is cut off.
+    """
     cdef uint32_t wnd = t.rcv_adv - t.rcv_nxt
-    cdef uint32_t length = seg.seg_len + (1 if seg.flags & TCP_SYN else 0) + (1 if seg.flags & TCP_FIN else 0)
+    cdef uint32_t length = seg.seg_len
+    length += (1 if seg.flags & TCP_SYN else 0) + (1 if seg.flags & TCP_FIN else 0)
     if wnd == 0:
         return seg.seg_seq == t.rcv_nxt
     if length == 0:
@@ -174,12 +192,14 @@ cdef Drop check_seq(Ctx *c, Flow *flow, const Segment *seg) noexcept nogil:
     if not acceptable(t, seg):
         if rst:
             return DROP_TCP_RST_OUT_OF_WINDOW
-        if t.state == TCP_TIME_WAIT and seg.flags & TCP_FIN:        # 3.10.7.4: the guest's FIN again, restart the 2 MSL
+        # 3.10.7.4: the guest's FIN again, restart the 2 MSL
+        if t.state == TCP_TIME_WAIT and seg.flags & TCP_FIN:
             tcp_set_state(c, flow, TCP_TIME_WAIT)
         t.ack_now = True
         return DROP_TCP_OUT_OF_WINDOW
     if t.ts_ok and seg.has_ts and seq_le(seg.seg_seq, t.last_ack_sent):     # RFC 7323 4.3 (2)
-        if <int32_t>(seg.ts_val - t.ts_recent) >= 0 or c.now_us - t.ts_recent_us >= <usec_t>TCP_PAWS_IDLE_S * 1000000:
+        if (<int32_t>(seg.ts_val - t.ts_recent) >= 0
+                or c.now_us - t.ts_recent_us >= <usec_t>TCP_PAWS_IDLE_S * 1000000):
             t.ts_recent = seg.ts_val
             t.ts_recent_us = c.now_us
     return DROP_NONE
@@ -206,13 +226,16 @@ cdef Drop check_syn(Ctx *c, Flow *flow, const Segment *seg) noexcept nogil:
 
 
 cdef void update_window(Ctx *c, TcpConn *t, const Segment *seg, uint32_t window) noexcept nogil:
-    """SND.WND from a segment that is not older than the last that set it (RFC 9293 3.10.7.4 fifth)."""
-    if seq_lt(t.snd_wl1, seg.seg_seq) or (t.snd_wl1 == seg.seg_seq and seq_le(t.snd_wl2, seg.seg_ack)):
+    """SND.WND from a segment that is not older than the last that set it (RFC 9293 3.10.7.4 fifth).
+    """
+    if seq_lt(t.snd_wl1, seg.seg_seq) or (t.snd_wl1 == seg.seg_seq
+                                          and seq_le(t.snd_wl2, seg.seg_ack)):
         t.snd_wnd = window
         t.snd_wl1 = seg.seg_seq
         t.snd_wl2 = seg.seg_ack
         t.max_snd_wnd = max(t.max_snd_wnd, window)
-        if window and t.persist_due_us:                             # the window opens: a probe's byte was not taken, send it again
+        # The window opens: a probe's byte was not taken, send it again
+        if window and t.persist_due_us:
             t.persist_due_us = 0
             t.retries = 0
             tcp_rto_reset(t)
@@ -234,7 +257,8 @@ cdef void new_ack(Ctx *c, Flow *flow, const Segment *seg) noexcept nogil:
         queue_clear(&c.pool, &t.sq)
     t.snd_una = seg.seg_ack
     t.retries = 0
-    if t.rtt_timing and seq_gt(seg.seg_ack, t.rtt_seq):             # Karn: never a segment sent twice
+    # Karn: never a segment sent twice
+    if t.rtt_timing and seq_gt(seg.seg_ack, t.rtt_seq):
         tcp_rtt_sample(t, c.now_us - t.rtt_start_us)
         t.rtt_timing = False
     tcp_recovery_ack(c, t, acked)
@@ -264,7 +288,8 @@ cdef Drop process_ack(Ctx *c, Flow *flow, const Segment *seg) noexcept nogil:
         tcp_challenge_ack(c, flow)
         return DROP_TCP_ACK_TOO_OLD
     if seq_lt(seg.seg_ack, t.snd_una):
-        return DROP_NONE                                            # an old one: its text may still be new
+        # An old one: its text may still be new
+        return DROP_NONE
     if t.sack_ok and seg.n_sack:
         news = tcp_sack_update(t, seg)
     if seq_gt(seg.seg_ack, t.snd_una):
@@ -277,7 +302,8 @@ cdef Drop process_ack(Ctx *c, Flow *flow, const Segment *seg) noexcept nogil:
             tcp_dup_ack(c, t)
         update_window(c, t, seg, window)
         if t.persist_due_us and t.snd_wnd == 0:
-            t.retries = 0                                           # the guest lives: its window may stay shut for ever
+            # The guest lives: its window may stay shut for ever
+            t.retries = 0
     return DROP_NONE
 
 
@@ -298,7 +324,8 @@ cdef void after_ack(Ctx *c, Flow *flow) noexcept nogil:
 cdef void process_fin(Ctx *c, Flow *flow, const Segment *seg) noexcept nogil:
     """Eighth: FIN, once all before it is here."""
     cdef TcpConn *t = &flow.body.tcp
-    if seg.flags & TCP_FIN and not t.fin_received and seq_gt(seg.seg_seq + seg.seg_len + 1, t.rcv_nxt):
+    if seg.flags & TCP_FIN and not t.fin_received and seq_gt(seg.seg_seq + seg.seg_len + 1,
+                                                             t.rcv_nxt):
         t.rcv_fin = seg.seg_seq + seg.seg_len
         t.rcv_fin_ahead = True
     if not t.rcv_fin_ahead or t.rcv_nxt != t.rcv_fin:
@@ -336,14 +363,16 @@ cdef Drop segment_arrives(Ctx *c, Flow *flow, const Segment *seg) noexcept nogil
         if d == DROP_NONE and t.state != TCP_CLOSED:
             process_fin(c, flow, seg)
     elif t.state != TCP_CLOSED and (seg.seg_len or seg.flags & TCP_FIN):
-        t.ack_now = True                                            # an old FIN, or text behind it: it has its answer
+        # An old FIN, or text behind it: it has its answer
+        t.ack_now = True
     return d
 
 
-# ---- which connection -------------------------------------------------------------------------------------------------------
+# ---- which connection --------------------------------------------------------------------------
 
 cdef bint may_recycle(const TcpConn *t, const Segment *seg) noexcept nogil:
-    """A SYN that may begin a new connection in the old one's place (RFC 9293 3.6.1, RFC 6191): the guest has closed, and its clock
+    """A SYN that may begin a new connection in the old one's place (RFC 9293 3.6.1, RFC 6191): the
+    guest has closed, and its clock
     or its sequence numbers show that the SYN is no relic."""
     if t.state != TCP_TIME_WAIT and t.state != TCP_LAST_ACK and t.state != TCP_CLOSING:
         return False
@@ -358,7 +387,8 @@ cdef Drop syn_for_flow(Ctx *c, Flow *flow, const Segment *seg, bint *again) noex
     again[0] = False
     if may_recycle(t, seg):
         stats_count(&c.stats, CTR_TIME_WAIT_RECYCLED)
-        if t.host_state != HOST_CLOSED and t.rq.length:             # acknowledged bytes go on to the host
+        # Acknowledged bytes go on to the host
+        if t.host_state != HOST_CLOSED and t.rq.length:
             tcp_unhash(c, flow)
             tcp_set_state(c, flow, TCP_CLOSED)
         else:
@@ -372,7 +402,8 @@ cdef Drop syn_for_flow(Ctx *c, Flow *flow, const Segment *seg, bint *again) noex
             return DROP_TCP_CONNECTING
         tcp_send_syn(c, flow)
         return DROP_TCP_CONNECTING
-    if t.host_state == HOST_CONNECTING:                             # the guest gave up and tries anew
+    # The guest gave up and tries anew
+    if t.host_state == HOST_CONNECTING:
         tcp_end(c, flow, True)
         again[0] = True
     return DROP_NONE

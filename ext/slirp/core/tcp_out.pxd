@@ -1,9 +1,10 @@
 # cython: language_level=3
 """What our TCP sends: data from the send queue, acknowledgements, windows, SYN, FIN and RST.
 
-`tcp_output` decides by itself what is due; whoever changes a connection only calls `touch`. A data frame carries up to 64 KiB of payload,
-gathered from the queue without a copy, and the guest's kernel takes it whole (gso_size tells it the segment size). Nothing is sent beyond the
-guest's window except what RFC 9293 3.8.6.1 wants as a probe.
+`tcp_output` decides by itself what is due; whoever changes a connection only calls `touch`. A data
+frame carries up to 64 KiB of payload, gathered from the queue without a copy, and the guest's
+kernel takes it whole (gso_size tells it the segment size). Nothing is sent beyond the guest's
+window except what RFC 9293 3.8.6.1 wants as a probe.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 

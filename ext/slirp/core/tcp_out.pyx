@@ -6,13 +6,17 @@ from libc.string cimport memset
 from .blocks cimport QUEUE_IOV_MAX, queue_iov
 from .conn cimport FlowKey, TcpConn
 from .ctx cimport LINK_TSO4, rate_allows
-from .ip cimport OutFrame, ip_output, neigh_lookup
-from .seq cimport seq_ge, seq_gt, seq_le, seq_lt, seq_max
+from .ip cimport OutFrame, ip_output
+from .seq cimport seq_ge, seq_gt, seq_lt, seq_max
 from .siphash cimport siphash_words
-from .stats cimport CTR_TCP_CHALLENGE_ACKS, CTR_TCP_CHALLENGE_LIMITED, CTR_TCP_RESETS_SENT, CTR_TCP_RETRANSMITS, stats_count
+from .stats cimport (
+    CTR_TCP_CHALLENGE_ACKS, CTR_TCP_CHALLENGE_LIMITED, CTR_TCP_RESETS_SENT, CTR_TCP_RETRANSMITS,
+    stats_count,
+)
 from .tcp cimport (
-    TCP_ACK, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_FIN, TCP_FIN_WAIT_1, TCP_GSO_MAX_BYTES, TCP_LAST_ACK, TCP_PSH,
-    TCP_RST, TCP_SACK_BLOCKS, TCP_SYN, TCP_SYN_RCVD, TCP_SYN_SENT, tcp_set_state,
+    TCP_ACK, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_FIN, TCP_FIN_WAIT_1, TCP_GSO_MAX_BYTES,
+    TCP_LAST_ACK, TCP_PSH, TCP_RST, TCP_SACK_BLOCKS, TCP_SYN, TCP_SYN_RCVD, TCP_SYN_SENT,
+    tcp_set_state,
 )
 from .tcp_sack cimport ranges_report, ranges_skip, tcp_pipe
 from .tcp_wire cimport SegmentOptions, segment_build
@@ -24,7 +28,7 @@ cdef enum:
     TCP_CSUM_OFFSET = 16
 
 
-# ---- building blocks -------------------------------------------------------------------------------------------------
+# ---- building blocks ---------------------------------------------------------------------------
 
 cdef uint32_t clock_ts(Ctx *c, const TcpConn *t) noexcept nogil:
     """RFC 7323 5.4: a clock of 1 ms, from an offset that tells nobody our uptime."""
@@ -48,7 +52,9 @@ cdef uint32_t receive_room(Ctx *c, const TcpConn *t) noexcept nogil:
 
 
 cdef void select_window(Ctx *c, TcpConn *t) noexcept nogil:
-    """Move the right edge of the window to what the buffer can hold (RFC 9293 3.8.6.2.2: not in silly steps, never back)."""
+    """Move the right edge of the window to what the buffer can hold (RFC 9293 3.8.6.2.2: not in
+    silly steps, never back).
+    """
     cdef uint32_t buffer_bytes = min(c.conf.tcp_buffer_bytes, <uint32_t>0xFFFF << t.rcv_wind_shift)
     cdef uint32_t room = receive_room(c, t)
     cdef seq_t edge = t.rcv_nxt + room
@@ -58,7 +64,9 @@ cdef void select_window(Ctx *c, TcpConn *t) noexcept nogil:
 
 
 cdef uint16_t window_field(TcpConn *t) noexcept nogil:
-    """The window as it goes on the wire. Rounded down; the edge that the guest knows stays where it was said to be."""
+    """The window as it goes on the wire. Rounded down; the edge that the guest knows stays where it
+    was said to be.
+    """
     cdef uint32_t wnd = t.rcv_adv - t.rcv_nxt
     cdef uint32_t scaled = wnd >> t.rcv_wind_shift
     return <uint16_t>min(scaled, <uint32_t>0xFFFF)
@@ -72,7 +80,8 @@ cdef void ack_options(Ctx *c, TcpConn *t, SegmentOptions *options) noexcept nogi
         options.ts_val = clock_ts(c, t)
         options.ts_ecr = t.ts_recent
     if t.sack_ok and t.ahead != NULL:
-        options.n_sack = ranges_report(t.ahead, options.sack, TCP_SACK_BLOCKS - 1 if t.ts_ok else TCP_SACK_BLOCKS)
+        options.n_sack = ranges_report(t.ahead, options.sack, TCP_SACK_BLOCKS - 1 if t.ts_ok
+                                       else TCP_SACK_BLOCKS)
 
 
 cdef void acked_now(TcpConn *t) noexcept nogil:
@@ -83,8 +92,11 @@ cdef void acked_now(TcpConn *t) noexcept nogil:
     t.last_ack_sent = t.rcv_nxt
 
 
-cdef int send_segment(Ctx *c, Flow *flow, seq_t seq, uint32_t n, uint8_t flags, uint32_t mss) noexcept nogil:
-    """One frame of `n` payload bytes from sequence number `seq` on, cut by the guest into `mss`. 0 or -errno."""
+cdef int send_segment(Ctx *c, Flow *flow, seq_t seq, uint32_t n, uint8_t flags,
+                      uint32_t mss) noexcept nogil:
+    """One frame of `n` payload bytes from sequence number `seq` on, cut by the guest into `mss`. 0
+    or -errno.
+    """
     cdef TcpConn *t = &flow.body.tcp
     cdef uint8_t buf[HEADROOM_BYTES]
     cdef OutFrame out
@@ -93,7 +105,8 @@ cdef int send_segment(Ctx *c, Flow *flow, seq_t seq, uint32_t n, uint8_t flags, 
     out_init(&out, flow, buf)
     ack_options(c, t, &options)
     select_window(c, t)
-    out.l4_bytes = segment_build(out.l4, flow.key.dest_port, flow.key.guest_port, seq, t.rcv_nxt, flags | TCP_ACK,
+    out.l4_bytes = segment_build(out.l4, flow.key.dest_port, flow.key.guest_port, seq, t.rcv_nxt,
+                                 flags | TCP_ACK,
                                  window_field(t), &options)
     if n:
         out.n_payload = queue_iov(&t.sq, seq - t.snd_una, n, out.payload, QUEUE_IOV_MAX)
@@ -107,7 +120,7 @@ cdef int send_segment(Ctx *c, Flow *flow, seq_t seq, uint32_t n, uint8_t flags, 
     return result
 
 
-# ---- what tcp_output may send ------------------------------------------------------------------------------------------
+# ---- what tcp_output may send ------------------------------------------------------------------
 
 cdef uint32_t tcp_unsent(const Flow *flow) noexcept nogil:
     """Bytes of the send queue that were never sent."""
@@ -138,7 +151,9 @@ cdef uint32_t payload_mss(Ctx *c, const TcpConn *t) noexcept nogil:
 
 
 cdef uint32_t frame_limit(Ctx *c, uint32_t mss) noexcept nogil:
-    """The most payload that one frame may carry: whole segments, or one where the link does not cut."""
+    """The most payload that one frame may carry: whole segments, or one where the link does not
+    cut.
+    """
     if c.conf.offload & LINK_TSO4:
         return TCP_GSO_MAX_BYTES - TCP_GSO_MAX_BYTES % mss if mss < TCP_GSO_MAX_BYTES else mss
     return mss
@@ -170,7 +185,9 @@ cdef bint send_lost(Ctx *c, Flow *flow, uint32_t mss) noexcept nogil:
 
 
 cdef void start_timers(Ctx *c, TcpConn *t) noexcept nogil:
-    """Something new is on its way: time it (Karn: never a retransmission) and watch it (RFC 6298 5.1)."""
+    """Something new is on its way: time it (Karn: never a retransmission) and watch it (RFC 6298
+    5.1).
+    """
     t.persist_due_us = 0
     if not t.rtt_timing:
         t.rtt_timing = True
@@ -221,8 +238,10 @@ cdef bint ack_is_due(Ctx *c, Flow *flow) noexcept nogil:
     if t.ack_now or t.ack_pending_bytes >= 2 * <uint32_t>t.snd_mss:
         return True
     if t.fin_received or t.rcv_nxt == t.irs + 1:
-        return False                                    # no byte will come; or none came yet: the first ACK will tell the window
-    # The guest waits for room: told as soon as a segment fits, or in big steps where it still has some.
+        # No byte will come; or none came yet: the first ACK will tell the window
+        return False
+    # The guest waits for room: told as soon as a segment fits, or in big steps where it still has
+    # some.
     if left < 2 * <uint32_t>t.snd_mss:
         return gain >= min(buffer_bytes // 2, <uint32_t>t.snd_mss)
     return left < buffer_bytes // 2 and gain >= buffer_bytes // 4
@@ -243,13 +262,14 @@ cdef bint tcp_output(Ctx *c, Flow *flow) noexcept nogil:
             if t.fin_sent:
                 break
     if t.rto_due_us == 0 and t.persist_due_us == 0 and tcp_unsent(flow) and t.snd_nxt == t.snd_una:
-        t.persist_due_us = c.now_us + t.rto_us          # RFC 9293 3.8.6.1: the window is shut and nothing will open it for us
+        # RFC 9293 3.8.6.1: the window is shut and nothing will open it for us
+        t.persist_due_us = c.now_us + t.rto_us
     if ack_is_due(c, flow):
         tcp_send_ack(c, flow)
     return sent
 
 
-# ---- single segments -----------------------------------------------------------------------------------------------------
+# ---- single segments ---------------------------------------------------------------------------
 
 cdef void tcp_send_ack(Ctx *c, Flow *flow) noexcept nogil:
     cdef TcpConn *t = &flow.body.tcp
@@ -257,7 +277,9 @@ cdef void tcp_send_ack(Ctx *c, Flow *flow) noexcept nogil:
 
 
 cdef void tcp_send_probe(Ctx *c, Flow *flow, bint keepalive) noexcept nogil:
-    """A window probe: one new byte beyond the window (RFC 9293 3.8.6.1); or a keep-alive: an old number (RFC 1122 4.2.3.6)."""
+    """A window probe: one new byte beyond the window (RFC 9293 3.8.6.1); or a keep-alive: an old
+    number (RFC 1122 4.2.3.6).
+    """
     cdef TcpConn *t = &flow.body.tcp
     if keepalive:
         send_segment(c, flow, t.snd_una - 1, 0, 0, 0)
@@ -269,8 +291,11 @@ cdef void tcp_send_probe(Ctx *c, Flow *flow, bint keepalive) noexcept nogil:
 
 
 cdef void tcp_challenge_ack(Ctx *c, Flow *flow) noexcept nogil:
-    """RFC 5961: answer what may be forged with what only the true peer can use; at a bounded rate (section 7)."""
-    if not rate_allows(&c.challenge_limit, c.now_us, CHALLENGE_ACKS_PER_SECOND, CHALLENGE_ACKS_BURST):
+    """RFC 5961: answer what may be forged with what only the true peer can use; at a bounded rate
+    (section 7).
+    """
+    if not rate_allows(&c.challenge_limit, c.now_us, CHALLENGE_ACKS_PER_SECOND,
+                       CHALLENGE_ACKS_BURST):
         stats_count(&c.stats, CTR_TCP_CHALLENGE_LIMITED)
         return
     stats_count(&c.stats, CTR_TCP_CHALLENGE_ACKS)
@@ -278,7 +303,9 @@ cdef void tcp_challenge_ack(Ctx *c, Flow *flow) noexcept nogil:
 
 
 cdef void tcp_init_sequence(Ctx *c, Flow *flow) noexcept nogil:
-    """ISN = M + F(addresses, ports, secret), M a clock of 4 us (RFC 6528 3); the time-stamp's offset alike (RFC 7323 5.4)."""
+    """ISN = M + F(addresses, ports, secret), M a clock of 4 us (RFC 6528 3); the time-stamp's
+    offset alike (RFC 7323 5.4).
+    """
     cdef TcpConn *t = &flow.body.tcp
     cdef uint64_t h = siphash_words(&c.secret, <const uint64_t *>&flow.key, sizeof(FlowKey) // 8)
     t.iss = <uint32_t>h + <uint32_t>(c.now_us // 4)
@@ -291,7 +318,9 @@ cdef void tcp_init_sequence(Ctx *c, Flow *flow) noexcept nogil:
 
 
 cdef void tcp_send_syn(Ctx *c, Flow *flow) noexcept nogil:
-    """SYN in SYN-SENT, SYN and ACK in SYN-RECEIVED: first or again. Its window is not scaled (RFC 7323 2.2)."""
+    """SYN in SYN-SENT, SYN and ACK in SYN-RECEIVED: first or again. Its window is not scaled (RFC
+    7323 2.2).
+    """
     cdef TcpConn *t = &flow.body.tcp
     cdef uint8_t buf[HEADROOM_BYTES]
     cdef OutFrame out
@@ -306,8 +335,10 @@ cdef void tcp_send_syn(Ctx *c, Flow *flow) noexcept nogil:
     options.ts_val = clock_ts(c, t)
     options.ts_ecr = t.ts_recent if passive else 0
     options.wscale = t.rcv_wind_shift if t.rcv_wind_shift else -1
-    out.l4_bytes = segment_build(out.l4, flow.key.dest_port, flow.key.guest_port, t.iss, t.rcv_nxt if passive else 0,
-                                 TCP_SYN | TCP_ACK if passive else TCP_SYN, <uint16_t>window, &options)
+    out.l4_bytes = segment_build(out.l4, flow.key.dest_port, flow.key.guest_port, t.iss, t.rcv_nxt
+                                 if passive else 0,
+                                 TCP_SYN | TCP_ACK if passive else TCP_SYN, <uint16_t>window,
+                                 &options)
     ip_output(c, &out)
     if passive:
         acked_now(t)
@@ -318,7 +349,8 @@ cdef void tcp_send_syn(Ctx *c, Flow *flow) noexcept nogil:
         t.rto_due_us = c.now_us + t.rto_us
 
 
-cdef void send_bare_rst(Ctx *c, OutFrame *out, uint16_t src_port, uint16_t dst_port, seq_t seq, seq_t ack,
+cdef void send_bare_rst(Ctx *c, OutFrame *out, uint16_t src_port, uint16_t dst_port, seq_t seq,
+                        seq_t ack,
                         uint8_t flags) noexcept nogil:
     cdef SegmentOptions options
     memset(&options, 0, sizeof(SegmentOptions))
@@ -334,14 +366,18 @@ cdef void tcp_send_rst(Ctx *c, Flow *flow) noexcept nogil:
     cdef uint8_t buf[HEADROOM_BYTES]
     cdef OutFrame out
     out_init(&out, flow, buf)
-    if t.state == TCP_SYN_RCVD and t.snd_nxt == t.iss:      # our SYN never left: as to a closed port (RFC 9293 3.10.7.1)
+    # Our SYN never left: as to a closed port (RFC 9293 3.10.7.1)
+    if t.state == TCP_SYN_RCVD and t.snd_nxt == t.iss:
         send_bare_rst(c, &out, flow.key.dest_port, flow.key.guest_port, 0, t.rcv_nxt, TCP_ACK)
     else:
-        send_bare_rst(c, &out, flow.key.dest_port, flow.key.guest_port, t.snd_nxt, t.rcv_nxt, TCP_ACK)
+        send_bare_rst(c, &out, flow.key.dest_port, flow.key.guest_port, t.snd_nxt, t.rcv_nxt,
+                      TCP_ACK)
 
 
 cdef void tcp_send_rst_for(Ctx *c, const Segment *seg) noexcept nogil:
-    """RFC 9293 3.5.2 and 3.10.7.1: the reset that a segment to no connection calls for. None answers a RST."""
+    """RFC 9293 3.5.2 and 3.10.7.1: the reset that a segment to no connection calls for. None
+    answers a RST.
+    """
     cdef uint8_t buf[HEADROOM_BYTES]
     cdef OutFrame out
     cdef uint32_t length = seg.seg_len

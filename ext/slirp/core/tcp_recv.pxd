@@ -1,8 +1,10 @@
 # cython: language_level=3
-"""Text from the guest: into the host's socket at once where it can be, else into the receive queue; in order or ahead of a gap.
+"""Text from the guest: into the host's socket at once where it can be, else into the receive queue;
+in order or ahead of a gap.
 
-What is inside the advertised window is never dropped, since the window never exceeds the room in the queue; unless memory is out altogether, or the guest makes more
-holes than TCP_HOLES_MAX. In both cases it has not been acknowledged and comes again.
+What is inside the advertised window is never dropped, since the window never exceeds the room in
+the queue; unless memory is out altogether, or the guest makes more holes than TCP_HOLES_MAX. In
+both cases it has not been acknowledged and comes again.
 """
 from .conn cimport Flow
 from .ctx cimport Ctx

@@ -13,7 +13,9 @@ from .tcp_sack cimport ranges_add, ranges_trim
 
 
 cdef uint32_t send_now(Ctx *c, Flow *flow, const uint8_t *text, uint32_t n) noexcept nogil:
-    """Hand text to the host's socket straight from the frame; what it took. A dead socket ends the flow."""
+    """Hand text to the host's socket straight from the frame; what it took. A dead socket ends the
+    flow.
+    """
     cdef TcpConn *t = &flow.body.tcp
     cdef iovec iov
     cdef ssize_t sent
@@ -44,7 +46,8 @@ cdef void join_ahead(TcpConn *t) noexcept nogil:
 
 
 cdef Drop keep_ahead(Ctx *c, TcpConn *t, seq_t seq, const uint8_t *text, uint32_t n) noexcept nogil:
-    """Text beyond a gap: keep it where it will belong, and tell the guest at once (RFC 5681 4.2)."""
+    """Text beyond a gap: keep it where it will belong, and tell the guest at once (RFC 5681 4.2).
+    """
     t.ack_now = True
     if not queue_write(&c.pool, &t.rq, t.rq.length + (seq - t.rcv_nxt), text, n):
         return DROP_TCP_REASSEMBLY_FULL
@@ -93,7 +96,9 @@ cdef Drop tcp_receive_text(Ctx *c, Flow *flow, const Segment *seg) noexcept nogi
 
 
 cdef void tcp_flush_to_host(Ctx *c, Flow *flow) noexcept nogil:
-    """Hand queued text to the host's socket until it is empty or takes no more. A dead socket ends the flow."""
+    """Hand queued text to the host's socket until it is empty or takes no more. A dead socket ends
+    the flow.
+    """
     cdef TcpConn *t = &flow.body.tcp
     cdef iovec iov[QUEUE_IOV_MAX]
     cdef int count

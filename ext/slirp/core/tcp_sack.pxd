@@ -1,12 +1,14 @@
 # cython: language_level=3
 """Ranges of sequence space, and what they are kept for: selective acknowledgement (RFC 2018, 6675).
 
-One structure for both directions: `TcpConn.ahead` is what we hold beyond rcv_nxt and report in SACK blocks; `TcpConn.sacked` is
-what the guest says it holds beyond snd_una, and need not be sent again. At most TCP_HOLES_MAX ranges.
+One structure for both directions: `TcpConn.ahead` is what we hold beyond rcv_nxt and report in SACK
+blocks; `TcpConn.sacked` is what the guest says it holds beyond snd_una, and need not be sent again.
+At most TCP_HOLES_MAX ranges.
 
-Loss, towards the guest: `[rexmit_nxt, rexmit_end)`, without what is SACKed, is taken for lost and waits to be sent again. A
-sequence number is taken for lost when TCP_DUP_THRESH duplicate acknowledgements came, or that many segments above it are SACKed
-(RFC 6675 4, IsLost), or the retransmission timer fired. `tcp_pipe` is RFC 6675's estimate of what is still under way.
+Loss, towards the guest: `[rexmit_nxt, rexmit_end)`, without what is SACKed, is taken for lost and
+waits to be sent again. A sequence number is taken for lost when TCP_DUP_THRESH duplicate
+acknowledgements came, or that many segments above it are SACKed (RFC 6675 4, IsLost), or the
+retransmission timer fired. `tcp_pipe` is RFC 6675's estimate of what is still under way.
 """
 from libc.stdint cimport uint32_t
 

@@ -7,7 +7,9 @@ from .tcp cimport TCP_CWND_OPEN, TCP_DUP_THRESH, TCP_HOLES_MAX
 
 
 cdef bint ranges_add(RangeList **list_, seq_t start, seq_t end) noexcept nogil:
-    """Add [start, end), merging what touches. False when the list is full or memory is out; nothing is changed then."""
+    """Add [start, end), merging what touches. False when the list is full or memory is out; nothing
+    is changed then.
+    """
     cdef RangeList *r = list_[0]
     cdef uint32_t first = 0
     cdef uint32_t last, i
@@ -66,7 +68,8 @@ cdef int ranges_report(const RangeList *list_, Range *out, int max_out) noexcept
         return 0
     first = list_.count - 1
     for i in range(list_.count):
-        if seq_le(list_.ranges[i].start, list_.latest) and seq_lt(list_.latest, list_.ranges[i].end):
+        if seq_le(list_.ranges[i].start, list_.latest) and seq_lt(list_.latest,
+                                                                  list_.ranges[i].end):
             first = i
     out[0] = list_.ranges[first]
     n = 1
@@ -95,7 +98,9 @@ cdef uint32_t ranges_bytes(const RangeList *list_, seq_t start, seq_t end) noexc
 
 
 cdef seq_t ranges_skip(const RangeList *list_, seq_t at, seq_t *next_start) noexcept nogil:
-    """The first number from `at` on that is not in the list; lowers `next_start` to where the list goes on behind it."""
+    """The first number from `at` on that is not in the list; lowers `next_start` to where the list
+    goes on behind it.
+    """
     cdef uint32_t i
     if list_ == NULL:
         return at
@@ -122,7 +127,9 @@ cdef uint32_t tcp_pipe(const TcpConn *t) noexcept nogil:
 
 
 cdef bint tcp_sack_update(TcpConn *t, const Segment *seg) noexcept nogil:
-    """Take the guest's SACK blocks into the scoreboard; True when they told something new (RFC 6675 2: a duplicate ACK)."""
+    """Take the guest's SACK blocks into the scoreboard; True when they told something new (RFC 6675
+    2: a duplicate ACK).
+    """
     cdef uint32_t before = ranges_bytes(t.sacked, t.snd_una, t.snd_nxt)
     cdef int i
     for i in range(seg.n_sack):
@@ -142,7 +149,9 @@ cdef void take_for_lost(TcpConn *t, seq_t end) noexcept nogil:
 
 
 cdef seq_t lost_below(const TcpConn *t) noexcept nogil:
-    """RFC 6675 4 IsLost: below this, more than (DupThresh - 1) segments' worth has been SACKed above."""
+    """RFC 6675 4 IsLost: below this, more than (DupThresh - 1) segments' worth has been SACKed
+    above.
+    """
     cdef uint32_t above = 0
     cdef uint32_t i
     if t.sacked == NULL:
@@ -157,14 +166,17 @@ cdef seq_t lost_below(const TcpConn *t) noexcept nogil:
 
 
 cdef void tcp_dup_ack(Ctx *c, TcpConn *t) noexcept nogil:
-    """A duplicate ACK: enter recovery at the third, or when the scoreboard tells a loss (RFC 5681 3.2, 6582 3.2, 6675 5)."""
+    """A duplicate ACK: enter recovery at the third, or when the scoreboard tells a loss (RFC 5681
+    3.2, 6582 3.2, 6675 5).
+    """
     cdef seq_t lost = lost_below(t)
     cdef uint32_t flight = t.snd_nxt - t.snd_una
     t.dupacks += 1
     if not t.in_recovery:
         if t.dupacks < TCP_DUP_THRESH and seq_le(lost, t.snd_una):
             return
-        if seq_lt(t.snd_una, t.recover):            # RFC 6582 3.2 step 2: the ACKs still answer an earlier recovery
+        # RFC 6582 3.2 step 2: the ACKs still answer an earlier recovery
+        if seq_lt(t.snd_una, t.recover):
             return
         t.in_recovery = True
         t.recover = t.snd_nxt
@@ -174,13 +186,16 @@ cdef void tcp_dup_ack(Ctx *c, TcpConn *t) noexcept nogil:
         t.rexmit_end = seq_min(t.snd_una + t.snd_mss, t.snd_nxt)
         t.rtt_timing = False                        # Karn
     elif not t.sack_ok:
-        t.cwnd = min(t.cwnd + t.snd_mss, <uint32_t>TCP_CWND_OPEN)   # RFC 6582 3.2 step 4: a segment has left the network
+        # RFC 6582 3.2 step 4: a segment has left the network
+        t.cwnd = min(t.cwnd + t.snd_mss, <uint32_t>TCP_CWND_OPEN)
     if seq_gt(lost, t.snd_una):
         take_for_lost(t, lost)
 
 
 cdef void grow_cwnd(TcpConn *t, uint32_t acked) noexcept nogil:
-    """RFC 5681 3.1: slow start below ssthresh, a segment per window above it; wide open again once it covers the window."""
+    """RFC 5681 3.1: slow start below ssthresh, a segment per window above it; wide open again once
+    it covers the window.
+    """
     if t.cwnd >= TCP_CWND_OPEN:
         return
     if t.cwnd < t.ssthresh:
@@ -192,7 +207,9 @@ cdef void grow_cwnd(TcpConn *t, uint32_t acked) noexcept nogil:
 
 
 cdef void tcp_recovery_ack(Ctx *c, TcpConn *t, uint32_t acked) noexcept nogil:
-    """New data was acknowledged, snd_una has moved: go on with, or leave, recovery (RFC 6582 3.2, 6675 5)."""
+    """New data was acknowledged, snd_una has moved: go on with, or leave, recovery (RFC 6582 3.2,
+    6675 5).
+    """
     t.dupacks = 0
     ranges_trim(&t.sacked, t.snd_una)
     if seq_lt(t.rexmit_nxt, t.snd_una):
@@ -200,7 +217,8 @@ cdef void tcp_recovery_ack(Ctx *c, TcpConn *t, uint32_t acked) noexcept nogil:
     if seq_lt(t.rexmit_end, t.rexmit_nxt):
         t.rexmit_end = t.rexmit_nxt
     if not t.in_recovery:
-        t.recover = seq_max(t.recover, t.snd_una)                   # never more than a window behind: the numbers wrap
+        # Never more than a window behind: the numbers wrap
+        t.recover = seq_max(t.recover, t.snd_una)
         grow_cwnd(t, acked)
         return
     if seq_ge(t.snd_una, t.recover):
@@ -213,14 +231,18 @@ cdef void tcp_recovery_ack(Ctx *c, TcpConn *t, uint32_t acked) noexcept nogil:
         if seq_gt(lost_below(t), t.snd_una):
             take_for_lost(t, lost_below(t))
     if t.rexmit_nxt == t.snd_una and t.rexmit_end == t.snd_una:
-        # A partial ACK, and what follows was not sent again yet: it is lost too (RFC 6582 3.2 step 5).
+        # A partial ACK, and what follows was not sent again yet: it is lost too (RFC 6582 3.2 step
+        # 5).
         t.rexmit_end = seq_min(t.snd_una + t.snd_mss, t.snd_nxt)
 
 
 cdef void tcp_all_lost(TcpConn *t) noexcept nogil:
-    """The retransmission timer fired (RFC 5681 3.1, 6675 5.1): all that is not SACKed goes again, slowly."""
+    """The retransmission timer fired (RFC 5681 3.1, 6675 5.1): all that is not SACKed goes again,
+    slowly.
+    """
     cdef uint32_t flight = t.snd_nxt - t.snd_una
-    if t.retries == 0:                                              # RFC 5681 equation 4 once per loss
+    # RFC 5681 equation 4 once per loss
+    if t.retries == 0:
         t.ssthresh = max(flight // 2, 2 * <uint32_t>t.snd_mss)
     t.cwnd = t.snd_mss
     t.in_recovery = False
@@ -229,5 +251,6 @@ cdef void tcp_all_lost(TcpConn *t) noexcept nogil:
     t.rexmit_nxt = t.snd_una
     t.rexmit_end = t.snd_nxt
     t.rtt_timing = False
-    free(t.sacked)                                                  # RFC 2018 8: the receiver may have dropped what it SACKed
+    # RFC 2018 8: the receiver may have dropped what it SACKed
+    free(t.sacked)
     t.sacked = NULL

@@ -3,11 +3,13 @@
 from libc.stdint cimport int64_t
 
 from .ctx cimport touch
-from .stats cimport CTR_TCP_ABORTED, CTR_TCP_CONNECT_FAILED, CTR_TCP_RETRANSMITS, CTR_TCP_TIMEOUTS, stats_count
+from .stats cimport (
+    CTR_TCP_ABORTED, CTR_TCP_CONNECT_FAILED, CTR_TCP_RETRANSMITS, CTR_TCP_TIMEOUTS, stats_count,
+)
 from .tcp cimport (
-    HOST_CLOSED, HOST_CONNECTING, TCP_CLOSED, TCP_KEEPALIVE_IDLE_S, TCP_KEEPALIVE_INTERVAL_US, TCP_KEEPALIVE_PROBES,
-    TCP_RETRIES_MAX, TCP_RETRIES_SYN, TCP_RTO_INITIAL_US, TCP_RTO_MAX_US, TCP_RTO_MIN_US, TCP_SYN_RCVD, TCP_SYN_SENT,
-    TCP_TIME_WAIT, tcp_end, tcp_set_state, tcp_unhash,
+    HOST_CLOSED, HOST_CONNECTING, TCP_CLOSED, TCP_KEEPALIVE_IDLE_S, TCP_KEEPALIVE_INTERVAL_US,
+    TCP_KEEPALIVE_PROBES, TCP_RETRIES_MAX, TCP_RETRIES_SYN, TCP_RTO_INITIAL_US, TCP_RTO_MAX_US,
+    TCP_RTO_MIN_US, TCP_SYN_RCVD, TCP_SYN_SENT, TCP_TIME_WAIT, tcp_end, tcp_set_state, tcp_unhash,
 )
 from .tcp_out cimport tcp_send_probe, tcp_send_rst, tcp_send_syn
 from .tcp_sack cimport tcp_all_lost
@@ -16,9 +18,8 @@ from .timers cimport TICK_US, timer_is_set, timer_set
 
 cdef usec_t keepalive_due(const Flow *flow) noexcept nogil:
     cdef const TcpConn *t = &flow.body.tcp
-    if t.keepalive_probes:
-        return flow.last_us + <usec_t>TCP_KEEPALIVE_IDLE_S * 1000000 + <usec_t>t.keepalive_probes * TCP_KEEPALIVE_INTERVAL_US
-    return flow.last_us + <usec_t>TCP_KEEPALIVE_IDLE_S * 1000000
+    return (flow.last_us + <usec_t>TCP_KEEPALIVE_IDLE_S * 1000000
+            + <usec_t>t.keepalive_probes * TCP_KEEPALIVE_INTERVAL_US)
 
 
 cdef usec_t nearest_deadline(const Flow *flow) noexcept nogil:
@@ -67,7 +68,8 @@ cdef void tcp_rtt_sample(TcpConn *t, usec_t rtt_us) noexcept nogil:
         t.rttvar_us = r // 2
     else:
         delta = <int64_t>t.srtt_us - r
-        t.rttvar_us = <uint32_t>((3 * <int64_t>t.rttvar_us + (delta if delta >= 0 else -delta)) // 4)
+        t.rttvar_us = <uint32_t>((3 * <int64_t>t.rttvar_us
+                                  + (delta if delta >= 0 else -delta)) // 4)
         t.srtt_us = max(<uint32_t>((7 * <int64_t>t.srtt_us + r) // 8), <uint32_t>1)
     tcp_rto_reset(t)
 
@@ -125,7 +127,8 @@ cdef void on_deadline(Ctx *c, Flow *flow) noexcept nogil:
     if t.state == TCP_TIME_WAIT:
         if t.host_state == HOST_CLOSED:
             tcp_end(c, flow, False)
-        else:                               # acknowledged bytes still wait for the host: they may, for a while
+        else:
+            # acknowledged bytes still wait for the host: they may, for a while
             tcp_unhash(c, flow)
             tcp_set_state(c, flow, TCP_CLOSED)
         return
@@ -140,7 +143,8 @@ cdef void on_deadline(Ctx *c, Flow *flow) noexcept nogil:
 
 
 cdef void tcp_on_timer(Ctx *c, Flow *flow) noexcept nogil:
-    """The flow's node fired: do what is due, and have the flow served, which arms the node again."""
+    """The flow's node fired: do what is due, and have the flow served, which arms the node again.
+    """
     cdef TcpConn *t = &flow.body.tcp
     touch(c, flow)
     if t.retry_due_us <= c.now_us:

@@ -1,5 +1,7 @@
 # cython: language_level=3
-"""The TCP header (RFC 9293 3.1) and its options (3.2, RFC 7323, RFC 2018): bytes <-> Segment, and nothing else."""
+"""The TCP header (RFC 9293 3.1) and its options (3.2, RFC 7323, RFC 2018): bytes <-> Segment, and
+nothing else.
+"""
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from .conn cimport Range
@@ -40,5 +42,6 @@ cdef struct SegmentOptions:         # what to write into a header of ours
 
 
 cdef Drop segment_parse(const IpHdr *ip, Segment *seg) noexcept nogil
-cdef uint32_t segment_build(uint8_t *p, uint16_t src_port, uint16_t dst_port, seq_t seq, seq_t ack, uint8_t flags,
+cdef uint32_t segment_build(uint8_t *p, uint16_t src_port, uint16_t dst_port, seq_t seq, seq_t ack,
+                            uint8_t flags,
                             uint16_t window, const SegmentOptions *options) noexcept nogil

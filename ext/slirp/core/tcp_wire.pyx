@@ -22,7 +22,8 @@ cdef void parse_option(Segment *seg, const uint8_t *p, uint8_t kind, uint8_t len
     if kind == OPT_MSS and length == 4:
         seg.mss = load_be16(p + 2)
     elif kind == OPT_WSCALE and length == 3:
-        seg.wscale = min(<int>p[2], <int>TCP_WSCALE_MAX)            # RFC 7323 2.3: a larger shift counts as 14
+        # RFC 7323 2.3: a larger shift counts as 14
+        seg.wscale = min(<int>p[2], <int>TCP_WSCALE_MAX)
     elif kind == OPT_SACK_PERMITTED and length == 2:
         seg.sack_permitted = True
     elif kind == OPT_TIMESTAMPS and length == 10:
@@ -39,8 +40,8 @@ cdef void parse_option(Segment *seg, const uint8_t *p, uint8_t kind, uint8_t len
 cdef Drop segment_parse(const IpHdr *ip, Segment *seg) noexcept nogil:
     """Fill `seg` from the IP payload. Its checksum is the caller's business.
 
-    RFC 9293 3.1 MUST-5 to MUST-7: options may begin anywhere, unknown ones are passed over by their length; a list whose
-    lengths do not fit is malformed.
+    RFC 9293 3.1 MUST-5 to MUST-7: options may begin anywhere, unknown ones are passed over by their
+    length; a list whose lengths do not fit is malformed.
     """
     cdef const uint8_t *p = ip.payload
     cdef uint32_t n = ip.payload_bytes
@@ -124,9 +125,11 @@ cdef uint32_t build_options(uint8_t *p, const SegmentOptions *options) noexcept 
     return n
 
 
-cdef uint32_t segment_build(uint8_t *p, uint16_t src_port, uint16_t dst_port, seq_t seq, seq_t ack, uint8_t flags,
+cdef uint32_t segment_build(uint8_t *p, uint16_t src_port, uint16_t dst_port, seq_t seq, seq_t ack,
+                            uint8_t flags,
                             uint16_t window, const SegmentOptions *options) noexcept nogil:
-    """Write a header with its options at `p`; the checksum stays zero. Its length, up to 60 bytes."""
+    """Write a header with its options at `p`; the checksum stays zero. Its length, up to 60 bytes.
+    """
     cdef uint32_t hlen = TCP_HLEN + build_options(p + TCP_HLEN, options)
     store_be16(p, src_port)
     store_be16(p + 2, dst_port)

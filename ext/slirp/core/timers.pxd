@@ -1,9 +1,11 @@
 # cython: language_level=3
-"""A hierarchical timer wheel (Varghese and Lauck, 1987): setting and cancelling cost the same for one timer or a million.
+"""A hierarchical timer wheel (Varghese and Lauck, 1987): setting and cancelling cost the same for
+one timer or a million.
 
-LEVELS wheels of 64 slots; a slot of level k spans 64^k ticks of TICK_US. A timer is put on the level its distance asks for and moves
-down as time comes near. It never fires early, and at most a tick late. A bit mask per level tells the occupied slots, so that
-`timers_next` reads a few words. The wheel calls nobody: `timers_pop` hands out what is due and the stack dispatches.
+LEVELS wheels of 64 slots; a slot of level k spans 64^k ticks of TICK_US. A timer is put on the
+level its distance asks for and moves down as time comes near. It never fires early, and at most a
+tick late. A bit mask per level tells the occupied slots, so that `timers_next` reads a few words.
+The wheel calls nobody: `timers_pop` hands out what is due and the stack dispatches.
 """
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -12,7 +14,8 @@ from .wire cimport usec_t
 
 cdef enum:
     TICK_US = 1000
-    WHEEL_LEVELS = 5                # 64^5 ticks: 12 days; what is further away waits on the last level
+    WHEEL_LEVELS = 5                # 64^5 ticks: 12 days; what is further away waits on the last
+                                    # level
     WHEEL_SLOTS = 64
 
 

@@ -46,15 +46,17 @@ cdef void wheel_place(TimerWheel *wheel, TimerNode *node) noexcept nogil:
         node.level = WHEEL_LEVELS
         list_append(&wheel.due, node)
         return
-    # The level is that of the highest group of six bits in which the two ticks differ: within a turn of the level
-    # above, slots passed are never reused early. The last level has none above it and turns on and on.
+    # The level is that of the highest group of six bits in which the two ticks differ: within a
+    # turn of the level above, slots passed are never reused early. The last level has none above it
+    # and turns on and on.
     distance = at ^ wheel.tick
     while distance >= WHEEL_SLOTS and level < WHEEL_LEVELS - 1:
         distance >>= 6
         level += 1
     node.level = level
     distance = (at >> (6 * level)) - (wheel.tick >> (6 * level))
-    if distance >= WHEEL_SLOTS:                 # beyond the last level: its furthest slot, and placed anew from there
+    # Beyond the last level: its furthest slot, and placed anew from there
+    if distance >= WHEEL_SLOTS:
         at = wheel.tick + (<uint64_t>(WHEEL_SLOTS - 1) << (6 * level))
     node.slot = <uint32_t>(at >> (6 * level)) & (WHEEL_SLOTS - 1)
     wheel.occupied[level] |= <uint64_t>1 << node.slot
@@ -91,7 +93,8 @@ cdef void wheel_cascade(TimerWheel *wheel, uint32_t level, uint32_t slot) noexce
     if head.next == head:
         return
     wheel.occupied[level] &= ~(<uint64_t>1 << slot)
-    list_init(&taken)                           # moved aside first: a node may land in the same slot again
+    # Moved aside first: a node may land in the same slot again
+    list_init(&taken)
     taken.next = head.next
     taken.prev = head.prev
     taken.next.prev = &taken
@@ -124,7 +127,8 @@ cdef uint64_t wheel_next_tick(const TimerWheel *wheel) noexcept nogil:
 
 
 cdef TimerNode *timers_pop(TimerWheel *wheel, usec_t now_us) noexcept nogil:
-    """The next node that is due, disarmed; NULL when there is none. Advances the wheel to `now_us`."""
+    """The next node that is due, disarmed; NULL when there is none. Advances the wheel to `now_us`.
+    """
     cdef uint64_t now_tick = now_us // TICK_US
     cdef uint64_t tick
     cdef uint32_t level
@@ -145,7 +149,9 @@ cdef TimerNode *timers_pop(TimerWheel *wheel, usec_t now_us) noexcept nogil:
 
 
 cdef usec_t timers_next(const TimerWheel *wheel) noexcept nogil:
-    """When timers_pop has to be called next, at the latest; ~0 for never. May be early: a far timer moves down first."""
+    """When timers_pop has to be called next, at the latest; ~0 for never. May be early: a far timer
+    moves down first.
+    """
     cdef uint64_t tick
     if wheel.due.next != &wheel.due:
         return wheel.tick * TICK_US

@@ -1,12 +1,15 @@
 # cython: language_level=3
 """UDP (RFC 768) by RFC 4787: endpoint-independent mapping.
 
-A port of the guest towards the world is one unconnected socket of the host, whatever the destinations; a reply carries the address and port it really came from.
-Three kinds of flow have a peer of their own, since what the guest writes is not where the datagram goes: the host's loopback behind the gateway's address,
-DNS, and the clients of a forwarded port, whose socket is the forward's. A datagram from the guest belongs to the most specific flow.
+A port of the guest towards the world is one unconnected socket of the host, whatever the
+destinations; a reply carries the address and port it really came from. Three kinds of flow have a
+peer of their own, since what the guest writes is not where the datagram goes: the host's loopback
+behind the gateway's address, DNS, and the clients of a forwarded port, whose socket is the
+forward's. A datagram from the guest belongs to the most specific flow.
 
-Trains of equal datagrams stay together: USO frames of the guest leave by UDP_SEGMENT, UDP_GRO batches of the host enter as USO frames.
-A mapping ends 30 s after its last datagram while nobody has answered, 180 s after it once somebody has (RFC 4787 4.3), 10 s for DNS.
+Trains of equal datagrams stay together: USO frames of the guest leave by UDP_SEGMENT, UDP_GRO
+batches of the host enter as USO frames. A mapping ends 30 s after its last datagram while nobody
+has answered, 180 s after it once somebody has (RFC 4787 4.3), 10 s for DNS.
 """
 from libc.stdint cimport uint32_t
 

@@ -5,25 +5,29 @@ from libc.string cimport memcpy, memset
 
 from .conn cimport FLOW_UDP, FLOW_UDP_FORWARD, FLOW_UDP_PEER, FlowKey, FlowKind
 from .ctx cimport LINK_USO4, Forward
-from .flow cimport LRU_UDP, flow_alloc, flow_free, flow_handle, flow_lookup, flow_set_class, flow_unhash, flow_use
+from .flow cimport (
+    LRU_UDP, flow_alloc, flow_free, flow_handle, flow_lookup, flow_set_class, flow_unhash, flow_use,
+)
 from .fwd cimport (
-    ROUTE_DNS, ROUTE_FORBIDDEN, ROUTE_LOOPBACK, ROUTE_NOWHERE, ROUTE_WORLD, Target, fwd_at, fwd_for_guest, fwd_guest_view,
-    fwd_route,
+    ROUTE_FORBIDDEN, ROUTE_NOWHERE, ROUTE_WORLD, Target, fwd_at,
+    fwd_for_guest, fwd_guest_view, fwd_route,
 )
 from .hostops cimport EVENT_ERROR, REF_FLOW, Datagram, HostError, ref_make
 from .icmp cimport (
-    ICMP_HOST_UNREACHABLE, ICMP_NET_UNREACHABLE, ICMP_PORT_UNREACHABLE, ICMP_UNREACHABLE, icmp_error, icmp_error_for_udp,
+    ICMP_HOST_UNREACHABLE, ICMP_NET_UNREACHABLE, ICMP_PORT_UNREACHABLE, ICMP_UNREACHABLE,
+    icmp_error, icmp_error_for_udp,
 )
 from .ip cimport OutFrame, ip_csum_ok, ip_output, neigh_lookup
 from .linux cimport EAGAIN, ECONNREFUSED, EHOSTUNREACH, EMFILE, ENETUNREACH, ENFILE
 from .stats cimport (
-    CTR_HOST_RX_DROPPED, CTR_UDP_EVICTED, CTR_UDP_FLOWS, DROP_FLOWS_FULL, DROP_IP4_BAD_DESTINATION, DROP_NONE,
-    DROP_UDP_BAD_CHECKSUM, DROP_UDP_FORBIDDEN, DROP_UDP_HOST_REFUSED, DROP_UDP_MALFORMED, stats_count,
+    CTR_HOST_RX_DROPPED, CTR_UDP_EVICTED, CTR_UDP_FLOWS, DROP_FLOWS_FULL, DROP_IP4_BAD_DESTINATION,
+    DROP_NONE, DROP_UDP_BAD_CHECKSUM, DROP_UDP_FORBIDDEN, DROP_UDP_HOST_REFUSED, DROP_UDP_MALFORMED,
+    stats_count,
 )
 from .timers cimport timer_cancel, timer_set
 from .wire cimport (
-    ETH_ALEN, FRAME_MAX_BYTES, HEADROOM_BYTES, IP_PROTO_UDP, UDP_HLEN, VNET_GSO_UDP_L4, Addr, addr_eq, addr_is4, load_be16,
-    store_be16, usec_t,
+    ETH_ALEN, FRAME_MAX_BYTES, HEADROOM_BYTES, IP_PROTO_UDP, UDP_HLEN, VNET_GSO_UDP_L4, Addr,
+    addr_eq, addr_is4, load_be16, store_be16, usec_t,
 )
 
 cdef enum:
@@ -34,7 +38,7 @@ cdef enum:
     UDP_CSUM_OFFSET = 6
 
 
-# ---- life of a mapping -----------------------------------------------------------------------------------------------------
+# ---- life of a mapping -------------------------------------------------------------------------
 
 cdef usec_t udp_timeout(Ctx *c, const Flow *flow) noexcept nogil:
     if flow.kind == FLOW_UDP_PEER and addr_eq(&flow.key.dest_addr, &c.conf.dns4):
@@ -86,7 +90,7 @@ cdef void udp_forget_forward(Ctx *c, uint32_t forward_index) noexcept nogil:
         flow = following
 
 
-# ---- guest to host -----------------------------------------------------------------------------------------------------------
+# ---- guest to host -----------------------------------------------------------------------------
 
 cdef int open_for_guest(Ctx *c, FlowKey *key, const Target *target, Flow **out) noexcept nogil:
     """The flow for a first datagram of the guest's: 0, or -errno (-EAGAIN: the table is full)."""
@@ -94,7 +98,8 @@ cdef int open_for_guest(Ctx *c, FlowKey *key, const Target *target, Flow **out) 
     cdef Flow *flow
     cdef bint world = target.route == ROUTE_WORLD
     forward = fwd_for_guest(c, IP_PROTO_UDP, &key.guest_addr, key.guest_port) if world else NULL
-    if forward != NULL:                 # a forwarded port speaks from the host's port also when it speaks first
+    # A forwarded port speaks from the host's port also when it speaks first
+    if forward != NULL:
         flow = udp_open(c, key, FLOW_UDP_FORWARD)
         if flow == NULL:
             return -EAGAIN
@@ -115,7 +120,8 @@ cdef int open_for_guest(Ctx *c, FlowKey *key, const Target *target, Flow **out) 
             return -EAGAIN
         flow.body.udp.peer_addr = target.addr
         flow.body.udp.peer_port = target.port
-        flow.fd = c.host.udp_open(c.host.impl, ref_make(REF_FLOW, flow_handle(flow)), addr_is4(&target.addr), &target.addr,
+        flow.fd = c.host.udp_open(c.host.impl, ref_make(REF_FLOW, flow_handle(flow)),
+                                  addr_is4(&target.addr), &target.addr,
                                   target.port)
     if flow.fd < 0:
         return close_with(c, flow, flow.fd)
@@ -130,7 +136,9 @@ cdef int close_with(Ctx *c, Flow *flow, int result) noexcept nogil:
 
 
 cdef int udp_find(Ctx *c, const IpHdr *ip, FlowKey *key, Flow **out) noexcept nogil:
-    """The flow of a datagram of the guest's, made if need be: 0, -errno, or 1 when policy forbids it."""
+    """The flow of a datagram of the guest's, made if need be: 0, -errno, or 1 when policy forbids
+    it.
+    """
     cdef Target target
     cdef FlowKey wide
     cdef Flow *flow = flow_lookup(&c.flows, key)
@@ -204,16 +212,19 @@ cdef Drop udp_input(Ctx *c, const IpHdr *ip) noexcept nogil:
         datagram.local_addr = flow.body.udp.local_addr
     datagram.data = <uint8_t *>p + UDP_HLEN
     datagram.length = length - UDP_HLEN
-    datagram.segment_bytes = ip.gso_size if ip.gso_type == VNET_GSO_UDP_L4 and datagram.length > ip.gso_size else 0
+    if ip.gso_type == VNET_GSO_UDP_L4 and datagram.length > ip.gso_size:
+        datagram.segment_bytes = ip.gso_size
     result = c.host.dgram_send(c.host.impl, flow.fd, &datagram)
-    if result < 0 and result != -EAGAIN:                    # an error left by an earlier datagram: it has been taken now
+    # An error left by an earlier datagram: it has been taken now
+    if result < 0 and result != -EAGAIN:
         result = c.host.dgram_send(c.host.impl, flow.fd, &datagram)
     return refuse(c, ip, <int>result) if result < 0 else DROP_NONE
 
 
-# ---- host to guest -----------------------------------------------------------------------------------------------------------
+# ---- host to guest -----------------------------------------------------------------------------
 
-cdef void send_to_guest(Ctx *c, const Flow *flow, const Addr *src, uint16_t src_port, uint8_t *data, uint32_t n,
+cdef void send_to_guest(Ctx *c, const Flow *flow, const Addr *src, uint16_t src_port, uint8_t *data,
+                        uint32_t n,
                         uint16_t segment_bytes) noexcept nogil:
     """One frame; `data` has HEADROOM_BYTES of room before it."""
     cdef OutFrame out
@@ -239,7 +250,8 @@ cdef void send_to_guest(Ctx *c, const Flow *flow, const Addr *src, uint16_t src_
     ip_output(c, &out)
 
 
-cdef void deliver(Ctx *c, Flow *flow, const Addr *src, uint16_t src_port, const Datagram *datagram) noexcept nogil:
+cdef void deliver(Ctx *c, Flow *flow, const Addr *src, uint16_t src_port,
+                  const Datagram *datagram) noexcept nogil:
     """Give the guest a datagram or a train: whole if its kernel cuts trains, else one by one."""
     cdef uint8_t *data = datagram.data
     cdef uint32_t left = datagram.length
@@ -251,7 +263,8 @@ cdef void deliver(Ctx *c, Flow *flow, const Addr *src, uint16_t src_port, const 
     elif c.conf.offload & LINK_USO4:
         send_to_guest(c, flow, src, src_port, data, left, datagram.segment_bytes)
     else:
-        while left:                     # each header is written over the end of the datagram before it, sent already
+        # Each header is written over the end of the datagram before it, sent already
+        while left:
             n = min(left, <uint32_t>datagram.segment_bytes)
             send_to_guest(c, flow, src, src_port, data, n, 0)
             data += n
@@ -275,16 +288,16 @@ cdef void udp_on_host_event(Ctx *c, Flow *flow, uint32_t events) noexcept nogil:
     """Datagrams, or errors, wait at a flow's own socket."""
     cdef Datagram datagram
     cdef HostError error
-    cdef int i
+    cdef int _
     if events & EVENT_ERROR:
-        for i in range(UDP_BATCH):
+        for _ in range(UDP_BATCH):
             if c.host.next_error(c.host.impl, flow.fd, &error) <= 0:
                 break
             if flow.kind == FLOW_UDP:
                 icmp_error_for_udp(c, flow, &error.peer_addr, error.peer_port, &error)
             else:
                 icmp_error_for_udp(c, flow, &flow.key.dest_addr, flow.key.dest_port, &error)
-    for i in range(UDP_BATCH):
+    for _ in range(UDP_BATCH):
         if not receive(c, flow.fd, &datagram):
             return
         if flow.kind == FLOW_UDP_PEER:
@@ -307,7 +320,8 @@ cdef Flow *flow_of_client(Ctx *c, uint32_t forward_index, const Datagram *datagr
     key.dest_port = datagram.peer_port
     key.proto = IP_PROTO_UDP
     flow = flow_lookup(&c.flows, &key)
-    if flow != NULL and (flow.kind != FLOW_UDP_FORWARD or flow.body.udp.forward_id != forward_index):
+    if flow != NULL and (flow.kind != FLOW_UDP_FORWARD
+                         or flow.body.udp.forward_id != forward_index):
         udp_close(c, flow)
         flow = NULL
     if flow == NULL:
@@ -330,12 +344,12 @@ cdef void udp_on_forward_event(Ctx *c, uint32_t forward_index) noexcept nogil:
     cdef Datagram datagram
     cdef HostError error
     cdef Flow *flow
-    cdef int i
+    cdef int _
     if forward == NULL:
         return
     while c.host.next_error(c.host.impl, forward.fd, &error) > 0:
         pass                            # a client is gone: the guest will see it time out
-    for i in range(UDP_BATCH):
+    for _ in range(UDP_BATCH):
         if not receive(c, forward.fd, &datagram):
             return
         flow = flow_of_client(c, forward_index, &datagram)

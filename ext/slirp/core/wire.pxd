@@ -1,11 +1,12 @@
 # cython: language_level=3
 """What stands on the wire, and how to read and write it: no state, headers only.
 
-Bytes in wire order exist only behind a `uint8_t *`; every integer variable is in host order. Loads and stores are built
-from shifts, which compilers turn into one instruction, so that no header needs an alignment or a packed struct.
+Bytes in wire order exist only behind a `uint8_t *`; every integer variable is in host order. Loads
+and stores are built from shifts, which compilers turn into one instruction, so that no header needs
+an alignment or a packed struct.
 
-Addresses of both families are one type, `Addr`: 16 bytes in wire order, IPv4 in its mapped form ::ffff:a.b.c.d
-(RFC 4291 2.5.5.2), so that flows, hashes and policy are written once.
+Addresses of both families are one type, `Addr`: 16 bytes in wire order, IPv4 in its mapped form
+::ffff:a.b.c.d (RFC 4291 2.5.5.2), so that flows, hashes and policy are written once.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
@@ -35,9 +36,11 @@ cdef enum:
     TCP_HLEN = 20               # without options (RFC 9293 3.1)
     TCP_OPTIONS_MAX = 40
 
-    # struct virtio_net_hdr_mrg_rxbuf, as TUNSETVNETHDRSZ 12 has it: flags, gso_type, then five little-endian words
+    # struct virtio_net_hdr_mrg_rxbuf, as TUNSETVNETHDRSZ 12 has it: flags, gso_type, then five
+    # little-endian words
     VNET_HLEN = 12
-    VNET_F_NEEDS_CSUM = 1       # the checksum field holds the pseudo-header's sum; finish it from csum_start
+    VNET_F_NEEDS_CSUM = 1       # the checksum field holds the pseudo-header's sum; finish it from
+                                # csum_start
     VNET_F_DATA_VALID = 2       # the checksum has been verified
     VNET_GSO_NONE = 0
     VNET_GSO_TCPV4 = 1
@@ -69,13 +72,15 @@ cdef struct IpHdr:              # either family, parsed: what the layers above n
     uint8_t proto               # upper-layer protocol
     uint8_t ttl
     uint8_t tos
-    bint csum_trusted           # the checksums of what follows are known to be right or are left to offload
+    bint csum_trusted           # the checksums of what follows are known to be right or are left to
+                                # offload
     uint16_t gso_size           # nonzero: an unsegmented train of segments of this size
     uint8_t gso_type
     const uint8_t *header       # the IP header itself, for ICMP errors that quote it
     uint32_t header_bytes
     const uint8_t *payload
-    uint32_t payload_bytes      # exact: what the IP header promises, already checked against the frame
+    uint32_t payload_bytes      # exact: what the IP header promises, already checked against the
+                                # frame
 
 
 cdef inline uint16_t load_be16(const uint8_t *p) noexcept nogil:
@@ -111,7 +116,7 @@ cdef inline void addr_set4(Addr *addr, const uint8_t *wire4) noexcept nogil:
     memcpy(&addr.b[12], wire4, 4)
 
 cdef inline bint addr_is4(const Addr *addr) noexcept nogil:
-    return addr.w[0] == 0 and addr.b[8] == 0 and addr.b[9] == 0 and addr.b[10] == 0xFF and addr.b[11] == 0xFF
+    return addr.w[0] == 0 and load_be32(&addr.b[8]) == 0xFFFF
 
 cdef inline uint32_t addr_get4(const Addr *addr) noexcept nogil:
     """The IPv4 address in host order; only for an address of that family."""
