@@ -97,7 +97,8 @@ class QueueMachine(RuleBasedStateMachine):
         self.pool = Pool(self.LIMIT * self.BLOCK)
         self.queues = [Queue(self.pool), Queue(self.pool)]
         self.held = [bytearray(), bytearray()]
-        self.ahead: list[dict[int, bytes]] = [{}, {}]  # offset from the head -> bytes beyond a gap
+        # Written beyond the end, in order: (offset from the head, bytes).
+        self.ahead: list[list[tuple[int, bytes]]] = [[], []]
         self.counter = 0
 
     WHICH = st.integers(0, 1)
@@ -135,44 +136,42 @@ class QueueMachine(RuleBasedStateMachine):
         offset = len(self.held[which]) + gap
         data = self.fresh(n)
         if self.queues[which].write(offset, data):
-            self.ahead[which][offset] = data
+            self.ahead[which].append((offset, data))
 
     @rule(which=WHICH)
-    def fill_the_gap(self, which: int) -> None:
-        """The lowest piece ahead becomes contiguous, overwriting nothing that was there before."""
+    def fill_all_gaps(self, which: int) -> None:
+        """Write what is missing up to the furthest byte; all of it becomes part of the queue."""
         if not self.ahead[which]:
             return
         length = len(self.held[which])
-        offset = min(self.ahead[which])
-        if offset > length:
-            gap = self.fresh(offset - length)
-            if not self.queues[which].write(length, gap):
+        end = max(offset + len(data) for offset, data in self.ahead[which])
+        whole: list[int | None] = [None] * (end - length)
+        for offset, data in self.ahead[which]:
+            whole[offset - length : offset - length + len(data)] = data
+        missing = [at for at, byte in enumerate(whole) if byte is None]
+        for start in (at for at in missing if at == 0 or whole[at - 1] is not None):
+            stop = next((at for at in range(start, len(whole)) if whole[at] is not None), None)
+            gap = self.fresh((len(whole) if stop is None else stop) - start)
+            if not self.queues[which].write(length + start, gap):
                 return
-            self.ahead[which] = {length: gap, **self.ahead[which]}
-        whole = bytearray(max(at + len(data) for at, data in self.ahead[which].items()) - length)
-        written = bytearray(len(whole))
-        for at, data in self.ahead[which].items():
-            whole[at - length : at - length + len(data)] = data
-            written[at - length : at - length + len(data)] = b"\1" * len(data)
-        n = written.find(0) if 0 in written else len(written)
-        if n != len(written):
-            return
-        self.queues[which].extend(n)
-        self.held[which] += whole[:n]
-        self.ahead[which] = {}
+            self.ahead[which].append((length + start, gap))
+            whole[start : start + len(gap)] = gap
+        self.queues[which].extend(len(whole))
+        self.held[which] += bytes(byte for byte in whole if byte is not None)
+        self.ahead[which] = []
 
     @rule(which=WHICH, share=st.floats(0, 1))
     def consume(self, which: int, share: float) -> None:
         n = int(share * len(self.held[which]))
         self.queues[which].consume(n)
         del self.held[which][:n]
-        self.ahead[which] = {at - n: data for at, data in self.ahead[which].items()}
+        self.ahead[which] = [(offset - n, data) for offset, data in self.ahead[which]]
 
     @rule(which=WHICH)
     def clear(self, which: int) -> None:
         self.queues[which].clear()
         self.held[which].clear()
-        self.ahead[which] = {}
+        self.ahead[which] = []
 
     @rule(which=WHICH, a=st.floats(0, 1), b=st.floats(0, 1))
     def read_a_part(self, which: int, a: float, b: float) -> None:

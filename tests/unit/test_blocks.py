@@ -110,6 +110,19 @@ def test_write_without_memory_writes_nothing() -> None:
     assert pool.used_blocks == 0
 
 
+def test_room_after_a_write_ahead_that_failed() -> None:
+    """Blocks that such a write got lie behind a gap: they are no room for the next byte."""
+    pool = Pool(4 * BLOCK)
+    queue = Queue(pool)
+    assert not queue.write(6 * BLOCK, bytes(5 * BLOCK))
+    assert queue.reserve(BLOCK) == 0
+    assert pool.used_blocks == 0
+    assert not queue.write(2 * BLOCK, bytes(3 * BLOCK + 1)) or pool.used_blocks == 4
+    other = Queue(pool)
+    other.append(bytes(4 * BLOCK))
+    assert queue.append(b"x") == 0
+
+
 def test_empty_write() -> None:
     pool = Pool(BLOCK)
     assert Queue(pool).write(5 * BLOCK, b"")

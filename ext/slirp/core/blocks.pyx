@@ -72,9 +72,10 @@ cdef bint queue_grow(ByteQueue *q, uint32_t want_slots) noexcept nogil:
     return True
 
 
-cdef uint32_t queue_back(BlockPool *pool, ByteQueue *q, uint32_t offset, uint32_t n) noexcept nogil:
-    """Put blocks behind [offset, offset + n), n > 0. How many bytes of it, from its start, have them: fewer than `n` when the
-    pool ran dry; the blocks got stay and are of use later.
+cdef uint32_t queue_back(BlockPool *pool, ByteQueue *q, uint32_t offset,
+                         uint32_t n) noexcept nogil:
+    """Put blocks behind [offset, offset + n), n > 0. How many bytes from its start have them: fewer
+    than `n` when the pool ran dry; the blocks got stay and are of use later.
     """
     cdef uint32_t at = q.start + offset
     cdef uint32_t first = at >> BLOCK_SHIFT
@@ -94,11 +95,13 @@ cdef uint32_t queue_back(BlockPool *pool, ByteQueue *q, uint32_t offset, uint32_
 
 
 cdef int queue_reserve_iov(BlockPool *pool, ByteQueue *q, uint32_t n, iovec *iov) noexcept nogil:
-    """Room for up to `n` more bytes (n > 0) behind the last one, as at most QUEUE_IOV_MAX pieces; 0 pieces without memory.
+    """Room for up to `n` more bytes (n > 0) behind the last one, as at most QUEUE_IOV_MAX pieces;
+    0 pieces without memory.
 
     Fill them, then call queue_commit. Not for a queue that holds bytes beyond a gap.
     """
-    n = queue_back(pool, q, q.length, min(n, <uint32_t>((QUEUE_IOV_MAX - 1) * BLOCK_BYTES)))
+    n = min(n, <uint32_t>((QUEUE_IOV_MAX - 1) * BLOCK_BYTES))
+    n = queue_back(pool, q, q.length, n)
     if n == 0:
         queue_trim(pool, q, q.length)
     return queue_pieces(q, q.length, n, iov, QUEUE_IOV_MAX)
