@@ -18,12 +18,8 @@ from collections.abc import Iterator
 
 EXEMPT = {"hostfake", "testfaces", "oscalls"}
 # A signature may take several lines; it ends with the colon that opens the body.
-SIGNATURE = re.compile(
-    r"^ *(?:cdef|cpdef) [^=\n]*?\b(\w+)\(([^:]*?)\)([^:()\n]*):\s*$", re.MULTILINE
-)
-DEFINITION = re.compile(
-    r"^(?:static|CYTHON_INLINE)\b[^;\n]*\b__pyx_f_(\w+)\([^;\n]*\{$", re.MULTILINE
-)
+SIGNATURE = re.compile(r"^ *(?:cdef|cpdef) [^=\n]*?\b(\w+)\([^:]*?\)([^:()\n]*):\s*$", re.M)
+DEFINITION = re.compile(r"^(?:static|CYTHON_INLINE)\b[^;\n]*\b__pyx_f_(\w+)\([^;\n]*\{$", re.M)
 PYTHON_CALL = re.compile(r"\b(Py[A-Z]\w*|_Py\w+|__Pyx_(?!ssize_t)\w+)\s*\(")
 LINE_COMMENT = re.compile(r'/\* "([^"]+)":(\d+)')
 

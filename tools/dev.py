@@ -32,12 +32,13 @@ TESTED = ("tests/unit", "tests/protocol", "tests/property")
 TYPED = ("bench", "tools", "tests/lab", "tests/e2e")
 
 
-def prepare(*groups: str, tables: Sequence[dict[str, str]] = ()) -> Workshop:
-    """Packages, venv and the release build: what every verb needs."""
+def prepare(*groups: str, tables: Sequence[dict[str, str]] = (), build: bool = True) -> Workshop:
+    """Packages, venv and the release build: what nearly every verb needs."""
     workshop.ensure_packages(workshop.BUILD_PACKAGES, workshop.RUN_PACKAGES, *tables)
     shop = Workshop()
     shop.ensure_venv(*groups)
-    shop.build(RELEASE)
+    if build:
+        shop.build(RELEASE)
     return shop
 
 
@@ -93,19 +94,28 @@ def verb_path(_argv: list[str]) -> None:
 
 def verb_lint(_argv: list[str]) -> None:
     """Everything that can be said of the sources without running them."""
-    shop = prepare_tests()
+    shop = prepare("dev", build=False)
     typed_path = {"MYPYPATH": f"{ROOT / 'tests'}:{ROOT / 'tools'}"}
+    venv_path = {"PATH": f"{shop.venv / 'bin'}:{os.environ['PATH']}"}  # it calls pycodestyle
     with step("lint"):
         run([shop.tool("ruff"), "check", "--no-cache", "."])
         run([shop.tool("ruff"), "format", "--no-cache", "--check", "-q", "."])
         mypy = [shop.tool("mypy"), "--cache-dir", str(shop.home / "mypy")]
         run(mypy)
         run([*mypy, "--strict", "--explicit-package-bases", *TYPED], env=typed_path)
-        run([shop.tool("cython-lint"), "ext"])
+        run([shop.tool("cython-lint"), "ext"], env=venv_path)
         for gate in ("check_layers", "check_sizes"):
             run([shop.python, str(ROOT / "tools" / f"{gate}.py")])
         shop.translate()
         run([shop.python, str(ROOT / "tools" / "check_nogil.py"), str(shop.home / "lint")])
+    shop.build(RELEASE)
+    with step("stubs against the compiled modules"):
+        stubs = sorted(path.stem for path in (ROOT / "slirp" / "core").glob("*.pyi"))
+        modules = [f"slirp.core.{stem}" for stem in stubs if stem != "__init__"]
+        allow = ["--allowlist", str(ROOT / "tools" / "stubtest-allow.txt")]
+        allow += ["--ignore-unused-allowlist"]
+        # Beside the installed stubs, not in the tree, whose own `slirp` has nothing compiled.
+        run([shop.python, "-P", "-m", "mypy.stubtest", *modules, *allow], cwd=shop.home)
 
 
 def verb_unit(argv: list[str]) -> None:
