@@ -21,8 +21,8 @@ def warn(line: str) -> None:
 
 
 def complain(line: str) -> None:
-    """Write one line to stderr."""
-    put(STDERR, os.fsencode(line + "\n"))
+    """Write one line to stderr, with our name, since others may write there too."""
+    put(STDERR, os.fsencode(f"pyslirp: {line}\n"))
 
 
 def put(fd: int, data: bytes) -> None:

@@ -1,114 +1,238 @@
-"""getopt_long(3) in a page: what users of a C program expect of its command line.
+"""Every option: its name, its help, its effect. slirp4netns 1.3's, and those of `pyslirp run`.
 
-Short options bundle (`-cr3`), long ones may be abbreviated while unambiguous (`--mt 1400`) and take
-their value after `=` or as the next word, options and operands mix freely, `--` ends the options.
-The standard library's parsers cost 5 to 15 ms of import, which is a sizeable part of our time to
-ready.
+An option whose machinery is missing is accepted with a warning where the caller is no worse off
+without it, since Podman passes --enable-ipv6, --enable-sandbox and --enable-seccomp unasked; and is
+refused where something else than asked would happen (another source address, another kind of
+target).
 """
 
 from __future__ import annotations
 
-from slirp.errors import UsageError
+from slirp.config import (
+    DEFAULT_CIDR,
+    DEFAULT_MTU,
+    DEFAULT_RUN_MTU,
+    MAX_MTU,
+    PATH,
+    PID,
+    TAPFD,
+    Config,
+    RunConfig,
+    is_number,
+    parse_cidr,
+    parse_mac,
+    parse_mtu,
+    parse_publication,
+)
+from slirp.errors import SlirpError, UsageError
+from slirp.getopt import Option
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from slirp.config import Config
+    from collections.abc import Callable
 
 
-class Option:
-    """One row of the option table.
+def _set(attribute: str, value: object = True) -> Callable[[Config, str], None]:
+    def apply(config: Config, _: str) -> None:
+        setattr(config, attribute, value)
 
-    long, short: the names without dashes; short may be "".
-    metavar:     name of the value, "" for an option without one.
-    help:        one line for --help; "" hides an old spelling.
-    apply:       stores the value (the empty string when there is none) in the Config.
-    """
-
-    __slots__ = ("apply", "help", "long", "metavar", "short")
-
-    def __init__(
-        self,
-        long: str,
-        short: str,
-        metavar: str,
-        help_line: str,
-        apply: Callable[[Config, str], None],
-    ) -> None:
-        self.long = long
-        self.short = short
-        self.metavar = metavar
-        self.help = help_line
-        self.apply = apply
-
-    def __str__(self) -> str:
-        """The option as --help shows it: "-m, --mtu=MTU"."""
-        return (
-            (f"-{self.short}, " if self.short else "")
-            + f"--{self.long}"
-            + (f"={self.metavar}" if self.metavar else "")
-        )
+    return apply
 
 
-def scan(
-    words: Sequence[str], table: Sequence[Option], *, until_operand: bool
-) -> Iterator[tuple[Option | None, str]]:
-    """Yield (option, value) in order, and (None, word) for each operand.
+def _store(attribute: str) -> Callable[[Config, str], None]:
+    def apply(config: Config, text: str) -> None:
+        setattr(config, attribute, text)
 
-    until_operand: the first operand ends the options, as for programs that start another program.
-    Raises UsageError in getopt's words.
-    """
-    rest = iter(words)
-    for word in rest:
-        if word == "--":
-            break
-        if word.startswith("--"):
-            yield _long(word[2:], table, rest)
-        elif word.startswith("-") and word != "-":
-            yield from _bundle(word[1:], table, rest)
-        else:
-            yield None, word
-            if until_operand:
-                break
-    for word in rest:
-        yield None, word
+    return apply
 
 
-def _long(word: str, table: Sequence[Option], rest: Iterator[str]) -> tuple[Option, str]:
-    name, equals, value = word.partition("=")
-    candidates = [option for option in table if option.long.startswith(name)]
-    exact = [option for option in candidates if option.long == name]
-    if not candidates:
-        raise UsageError(f"unrecognized option '--{name}'")
-    if not exact and len(candidates) > 1:
-        names = " ".join(f"'--{option.long}'" for option in candidates if option.help)
-        raise UsageError(f"option '--{name}' is ambiguous; possibilities: {names}")
-    option = (exact or candidates)[0]
-    if not option.metavar:
-        if equals:
-            raise UsageError(f"option '--{option.long}' doesn't allow an argument")
-        return option, ""
-    if equals:
-        return option, value
-    following = next(rest, None)
-    if following is None:
-        raise UsageError(f"option '--{option.long}' requires an argument")
-    return option, following
+def _fd(attribute: str, label: str) -> Callable[[Config, str], None]:
+    def apply(config: Config, text: str) -> None:
+        if not is_number(text):
+            raise UsageError(f"{label} must be a non-negative integer")
+        setattr(config, attribute, int(text))
+
+    return apply
 
 
-def _bundle(
-    letters: str, table: Sequence[Option], rest: Iterator[str]
-) -> Iterator[tuple[Option, str]]:
-    for position, letter in enumerate(letters, start=1):
-        option = next((o for o in table if o.short == letter), None)
-        if option is None:
-            raise UsageError(f"invalid option -- '{letter}'")
-        if not option.metavar:
-            yield option, ""
-            continue
-        value = letters[position:] or next(rest, None)
-        if value is None:
-            raise UsageError(f"option requires an argument -- '{letter}'")
-        yield option, value
-        return
+def _warn(text: str) -> Callable[[Config, str], None]:
+    def apply(config: Config, _: str) -> None:
+        config.warnings.append(text)
+
+    return apply
+
+
+def _refuse(text: str) -> Callable[[Config, str], None]:
+    def apply(_: Config, __: str) -> None:
+        raise SlirpError(text)
+
+    return apply
+
+
+def _deprecated(old: str, new: str) -> Callable[[Config, str], None]:
+    def apply(config: Config, value: str) -> None:
+        config.warnings.append(f"--{old} is deprecated, please use --{new} instead")
+        next(option for option in OPTIONS if option.long == new).apply(config, value)
+
+    return apply
+
+
+def _nothing(_: Config, __: str) -> None:
+    """For what the parser does itself."""
+
+
+def _mtu(config: Config, text: str) -> None:
+    config.mtu = parse_mtu(text)
+
+
+def _cidr(config: Config, text: str) -> None:
+    config.network = parse_cidr(text)
+
+
+def _mac(config: Config, text: str) -> None:
+    config.mac = parse_mac(text)
+
+
+def _netns_type(config: Config, text: str) -> None:
+    if text not in (PATH, PID, TAPFD):
+        raise UsageError(f'--netns-type must be "{PATH}", "{PID}" or "{TAPFD}"')
+    config.target_kind = text
+
+
+def _target_type(_: Config, text: str) -> None:
+    if text == "bess":
+        raise SlirpError("--target-type=bess is not supported")
+    if text != "netns":
+        raise UsageError('--target-type must be either "netns" or "bess"')
+
+
+def _publish(config: Config, text: str) -> None:
+    assert isinstance(config, RunConfig)
+    config.publish.append(parse_publication(text))
+
+
+_NO_HOST_LOOPBACK = Option(
+    "disable-host-loopback",
+    "",
+    "",
+    "prohibit connecting to 127.0.0.1:* on the host namespace",
+    _set("host_loopback", False),
+)
+_MTU = Option("mtu", "m", "MTU", f"specify MTU (default={DEFAULT_MTU}, max={MAX_MTU})", _mtu)
+_RUN_MTU = Option(
+    "mtu", "m", "MTU", f"specify MTU (default={DEFAULT_RUN_MTU}, max={MAX_MTU})", _mtu
+)
+_API = Option("api-socket", "a", "PATH", "specify API socket path", _store("api_path"))
+_CIDR = Option("cidr", "", "CIDR", f"specify network address CIDR (default={DEFAULT_CIDR})", _cidr)
+_NO_DNS = Option(
+    "disable-dns",
+    "",
+    "",
+    "do not redirect 10.0.2.3 (network address + 3) to the host's DNS",
+    _set("dns", False),
+)
+HELP = Option("help", "h", "", "show this help and exit", _nothing)
+VERSION = Option("version", "v", "", "show version and exit", _nothing)
+
+OPTIONS: tuple[Option, ...] = (
+    Option("configure", "c", "", "bring up the interface", _set("configure")),
+    Option(
+        "exit-fd", "e", "FD", "specify the FD for terminating pyslirp", _fd("exit_fd", "exit-fd")
+    ),
+    Option(
+        "ready-fd",
+        "r",
+        "FD",
+        "specify the FD to write to when the network is configured",
+        _fd("ready_fd", "ready-fd"),
+    ),
+    _MTU,
+    Option(
+        "enable-ipv6",
+        "6",
+        "",
+        "accepted, not supported yet: the network is IPv4 only",
+        _warn("--enable-ipv6 is not supported yet, the network is IPv4 only"),
+    ),
+    _API,
+    _CIDR,
+    _NO_HOST_LOOPBACK,
+    Option(
+        "netns-type",
+        "",
+        "TYPE",
+        "specify network namespace type ([path|pid|tapfd], default=pid)",
+        _netns_type,
+    ),
+    Option("userns-path", "", "PATH", "specify user namespace path", _store("userns_path")),
+    Option(
+        "enable-sandbox",
+        "",
+        "",
+        "accepted, not supported yet: no sandbox",
+        _warn("--enable-sandbox is not supported yet, running without a sandbox"),
+    ),
+    Option(
+        "enable-seccomp",
+        "",
+        "",
+        "accepted, not supported yet: no system call filter",
+        _warn("--enable-seccomp is not supported yet, running without a system call filter"),
+    ),
+    Option(
+        "outbound-addr",
+        "",
+        "IPv4",
+        "not supported yet: sets the address that outbound IPv4 traffic comes from",
+        _refuse("--outbound-addr is not supported yet"),
+    ),
+    Option(
+        "outbound-addr6",
+        "",
+        "IPv6",
+        "accepted, not supported yet: there is no IPv6 traffic",
+        _warn("--outbound-addr6 is not supported yet, the network is IPv4 only"),
+    ),
+    _NO_DNS,
+    Option(
+        "macaddress", "", "MAC", "specify the MAC address of the TAP (only valid with -c)", _mac
+    ),
+    Option(
+        "target-type",
+        "",
+        "TYPE",
+        "specify the target type ([netns|bess], default=netns; bess is not supported)",
+        _target_type,
+    ),
+    HELP,
+    VERSION,
+    Option(
+        "no-host-loopback", "", "", "", _deprecated("no-host-loopback", "disable-host-loopback")
+    ),
+    Option("create-sandbox", "", "", "", _deprecated("create-sandbox", "enable-sandbox")),
+)
+
+RUN_OPTIONS: tuple[Option, ...] = (
+    Option(
+        "publish",
+        "p",
+        "[ADDR:]PORT:PORT[/udp]",
+        "forward a port of the host to the command",
+        _publish,
+    ),
+    _RUN_MTU,
+    _CIDR,
+    _API,
+    _NO_HOST_LOOPBACK,
+    _NO_DNS,
+    Option("macaddress", "", "MAC", "specify the MAC address of the TAP", _mac),
+    Option("tap-name", "", "NAME", "name of the interface (default=tap0)", _store("tap_name")),
+    Option(
+        "map-current-user",
+        "",
+        "",
+        "keep the caller's user id instead of becoming root inside",
+        _set("map_current_user"),
+    ),
+    HELP,
+)

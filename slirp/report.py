@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from socket import AF_INET, AF_INET6, inet_ntop
 
 from slirp import log
@@ -21,7 +22,7 @@ def collect(engine: Engine) -> str:
 
 def write(text: str) -> None:
     """Write a report to stderr. May wait for the reader: not for the event loop's thread."""
-    log.complain(text)
+    log.put(log.STDERR, os.fsencode(text + "\n"))
 
 
 def _describe(address: bytes) -> str:

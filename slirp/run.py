@@ -102,7 +102,7 @@ class _Command:
             try:
                 os.kill(self._pid, signum)
             except OSError as error:
-                log.complain(f"pyslirp: cannot pass on signal {signum}: {reason(error)}")
+                log.complain(f"cannot pass on signal {signum}: {reason(error)}")
         return None
 
 
@@ -234,7 +234,7 @@ def _mount_resolv_conf(config: RunConfig) -> None:
         finally:
             oscalls.umount(_SCRATCH, oscalls.MNT_DETACH)
     except OSError as error:
-        log.complain(f"pyslirp: {RESOLV_CONF} stays the host's: {reason(error)}")
+        log.complain(f"{RESOLV_CONF} stays the host's: {reason(error)}")
 
 
 def _resolv_conf(dns: str) -> str:
@@ -253,6 +253,6 @@ def _exec(command: list[str]) -> None:
     try:
         os.execvp(command[0], command)
     except OSError as error:
-        log.complain(f"pyslirp: {command[0]}: {reason(error)}")
+        log.complain(f"{command[0]}: {reason(error)}")
         missing = isinstance(error, FileNotFoundError)
         os._exit(_EXIT_NOT_FOUND if missing else _EXIT_NOT_EXECUTABLE)

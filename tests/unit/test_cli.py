@@ -187,7 +187,14 @@ def test_other_error_is_one_line_on_stderr(capfd: pytest.CaptureFixture[str]) ->
     assert cli.main(["pyslirp", "--cidr=10.0.2.1/24", "42", "tap0"]) == 1
     out, err = capfd.readouterr()
     assert out == ""
-    assert err.count("\n") == 1
+    assert err == (
+        "pyslirp: CIDR needs to be a network address like 10.0.2.0/24, not like 10.0.2.1/24\n"
+    )
+
+
+def test_run_keeps_stdout_for_the_command(capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["pyslirp", "run", "--foo"]) == 1
+    assert capfd.readouterr() == ("", "pyslirp: unrecognized option '--foo'\n")
 
 
 # ---- run ---------------------------------------------------------------------------------------

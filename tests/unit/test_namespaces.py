@@ -104,7 +104,7 @@ def test_successor_waits_for_the_interface(target: int) -> None:
 def test_end_of_the_namespace_ends_the_daemon(target: int) -> None:
     daemon = Started(str(target), "tap0")
     os.kill(target, signal.SIGKILL)
-    assert daemon.end() == (0, "the network namespace has gone\n")
+    assert daemon.end() == (0, "pyslirp: the network namespace has gone\n")
 
 
 def test_where_no_namespace_can_be_made_the_tap_is_opened_in_place(target: int) -> None:
@@ -115,7 +115,7 @@ def test_where_no_namespace_can_be_made_the_tap_is_opened_in_place(target: int) 
     daemon = Started(str(target), "tap0", through=inside)
     assert daemon.ready == b"1"
     os.kill(target, signal.SIGKILL)
-    assert daemon.end() == (0, f"process {target} has ended\n")
+    assert daemon.end() == (0, f"pyslirp: process {target} has ended\n")
 
 
 def in_terminal(script: list[tuple[float, bytes]]) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from slirp.config import Config
 from slirp.errors import UsageError
-from slirp.options import Option, scan
+from slirp.getopt import Option, scan
 
 
 def _ignore(_: Config, __: str) -> None:
