@@ -5,6 +5,7 @@ refuses them. Fixtures live with their tests (tests/harness, tests/e2e/conftest.
 from __future__ import annotations
 
 import pytest
+
 from lab.topology import why_not
 
 
