@@ -33,7 +33,7 @@ RUN_MORE = 1
 RUN_LINK_DOWN = 2
 
 cdef enum:
-    LINK_BATCH = 64                 # frames read before connections are served
+    LINK_BATCH = 16                 # frames read before connections are served: up to 1 MiB
     EVENTS_BATCH = 128
     BUDGET_US = 5000                # a turn under asyncio; other callbacks wait so long at most
     STATUS_MORE = 1

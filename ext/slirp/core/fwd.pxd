@@ -28,6 +28,7 @@ cdef struct Target:
 cdef void fwd_route(Ctx *c, const Addr *dest, uint16_t port, Target *target) noexcept nogil
 cdef void fwd_guest_view(Ctx *c, const Addr *peer, Addr *seen) noexcept nogil
 cdef bint fwd_is_ours(Ctx *c, const Addr *dest) noexcept nogil
+cdef bint fwd_is_unicast(Ctx *c, const Addr *dest) noexcept nogil
 cdef Forward *fwd_at(Ctx *c, uint32_t index) noexcept nogil
 cdef Forward *fwd_for_guest(Ctx *c, uint8_t proto, const Addr *guest_addr,
                             uint16_t guest_port) noexcept nogil

@@ -28,9 +28,20 @@ cdef bint fwd_is_ours(Ctx *c, const Addr *dest) noexcept nogil:
     return addr_eq(dest, &c.conf.gateway4) or addr_eq(dest, &c.conf.dns4)
 
 
+cdef bint fwd_is_unicast(Ctx *c, const Addr *dest) noexcept nogil:
+    """Somebody could have that address: no loopback, no broadcast, no multicast (RFC 1122 3.2.1.3).
+    """
+    cdef uint32_t addr4 = addr_get4(dest)
+    cdef uint32_t host_part = addr4 & ~c.conf.mask4
+    if addr4 >> 24 == 127 or addr4 >> 24 == 0 or addr4 >> 28 >= 14:
+        return False
+    if (addr4 & c.conf.mask4) == c.conf.network4:
+        return host_part != 0 and host_part != ~c.conf.mask4
+    return True
+
+
 cdef void fwd_route(Ctx *c, const Addr *dest, uint16_t port, Target *target) noexcept nogil:
     """Where a flow to `dest`:`port` goes; `target.addr` is set for the first three routes."""
-    cdef uint32_t addr4 = addr_get4(dest)
     target.port = port
     target.addr = dest[0]
     if addr_eq(dest, &c.conf.dns4) and port == DNS_PORT:
@@ -44,8 +55,7 @@ cdef void fwd_route(Ctx *c, const Addr *dest, uint16_t port, Target *target) noe
         target.route = ROUTE_FORBIDDEN
         if c.conf.host_loopback and addr_eq(dest, &c.conf.gateway4):
             target.route = ROUTE_LOOPBACK
-    elif (addr4 >> 24 == 127 or addr4 >> 24 == 0 or addr4 >> 28 >= 14
-            or (addr4 & c.conf.mask4) == c.conf.network4):
+    elif not fwd_is_unicast(c, dest) or (addr_get4(dest) & c.conf.mask4) == c.conf.network4:
         target.route = ROUTE_NOWHERE
     else:
         target.route = ROUTE_WORLD

@@ -22,6 +22,7 @@ cdef enum:
     ICMP_TIME_EXCEEDED = 11
     ICMP_NET_UNREACHABLE = 0
     ICMP_HOST_UNREACHABLE = 1
+    ICMP_PROTO_UNREACHABLE = 2
     ICMP_PORT_UNREACHABLE = 3
     ICMP_FRAG_NEEDED = 4
     ICMP_ADMIN_PROHIBITED = 13
@@ -29,6 +30,7 @@ cdef enum:
 
 cdef Drop icmp_input(Ctx *c, const IpHdr *ip) noexcept nogil
 cdef void icmp_error(Ctx *c, const IpHdr *ip, uint8_t icmp_type, uint8_t icmp_code) noexcept nogil
+cdef void icmp_refuse(Ctx *c, const IpHdr *ip, int error) noexcept nogil
 cdef void icmp_unreachable_for_tcp(Ctx *c, const Flow *flow, uint8_t icmp_code) noexcept nogil
 cdef void icmp_error_for_udp(Ctx *c, const Flow *flow, const Addr *dest, uint16_t dest_port,
                              const HostError *error) noexcept nogil

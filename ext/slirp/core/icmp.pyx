@@ -9,16 +9,16 @@ from .flow cimport (
     LRU_PING, flow_alloc, flow_free, flow_handle, flow_lookup, flow_set_class, flow_unhash,
     flow_use,
 )
-from .fwd cimport ROUTE_WORLD, Target, fwd_is_ours, fwd_route
+from .fwd cimport ROUTE_WORLD, Target, fwd_guest_view, fwd_is_ours, fwd_is_unicast, fwd_route
 from .hostops cimport EVENT_ERROR, REF_FLOW, Datagram, ref_make
 from .ip cimport OutFrame, ip_output
 from .linux cimport (
-    EACCES, ECONNREFUSED, EHOSTDOWN, EHOSTUNREACH, EMSGSIZE, ENETDOWN, ENETUNREACH, EPERM,
+    EACCES, EAGAIN, ECONNREFUSED, EHOSTDOWN, EHOSTUNREACH, EMSGSIZE, ENETDOWN, ENETUNREACH, EPERM,
 )
 from .stats cimport (
-    CTR_HOST_RX_DROPPED, CTR_ICMP_ERRORS_LIMITED, CTR_ICMP_ERRORS_SENT, DROP_ICMP_BAD_CHECKSUM,
-    DROP_ICMP_MALFORMED, DROP_ICMP_NO_PING_SOCKET, DROP_ICMP_TYPE_UNKNOWN, DROP_IP4_BAD_DESTINATION,
-    DROP_NONE, stats_count,
+    CTR_HOST_RX_DROPPED, CTR_ICMP_ERRORS_LIMITED, CTR_ICMP_ERRORS_SENT, DROP_FLOWS_FULL,
+    DROP_ICMP_BAD_CHECKSUM, DROP_ICMP_HOST_REFUSED, DROP_ICMP_MALFORMED, DROP_ICMP_NO_PING_SOCKET,
+    DROP_ICMP_TYPE_UNKNOWN, DROP_IP4_BAD_DESTINATION, DROP_NONE, stats_count,
 )
 from .timers cimport timer_cancel, timer_set
 from .wire cimport (
@@ -71,12 +71,25 @@ cdef void send_error(Ctx *c, const Addr *guest_addr, const uint8_t *mac, uint8_t
 
 
 cdef void icmp_error(Ctx *c, const IpHdr *ip, uint8_t icmp_type, uint8_t icmp_code) noexcept nogil:
-    """Refuse a datagram of the guest's; never one that is itself an ICMP error (RFC 1122 3.2.2)."""
+    """Refuse a datagram of the guest's, in the name of our address that it was for, or of the
+    gateway; never one to a group, or that is itself an ICMP error (RFC 1122 3.2.2).
+    """
     if ip.proto == IP_PROTO_ICMP and (ip.payload_bytes == 0 or ip.payload[0] != ICMP_ECHO):
         return
-    send_error(c, &ip.src, c.frame_mac, icmp_type, icmp_code, 0, ip.header, ip.header_bytes
-               + ip.payload_bytes,
-               &c.conf.gateway4)
+    if not fwd_is_unicast(c, &ip.dst):
+        return
+    send_error(c, &ip.src, c.frame_mac, icmp_type, icmp_code, 0, ip.header,
+               ip.header_bytes + ip.payload_bytes,
+               &ip.dst if fwd_is_ours(c, &ip.dst) else &c.conf.gateway4)
+
+
+cdef void icmp_refuse(Ctx *c, const IpHdr *ip, int error) noexcept nogil:
+    """The host would not take a datagram of the guest's, with that errno: tell it as a router
+    would.
+    """
+    cdef int icmp_code = code_of_errno(error)
+    if icmp_code >= 0:
+        icmp_error(c, ip, ICMP_UNREACHABLE, <uint8_t>icmp_code)
 
 
 cdef void build_quote(uint8_t *p, const Addr *guest_addr, const Addr *dest, uint8_t proto,
@@ -108,44 +121,57 @@ cdef void icmp_unreachable_for_tcp(Ctx *c, const Flow *flow, uint8_t icmp_code) 
                &c.conf.gateway4)
 
 
+cdef int code_of_errno(int error) noexcept nogil:
+    """The code of "destination unreachable" that says the same; -1: the guest need not know."""
+    if error == ECONNREFUSED:
+        return ICMP_PORT_UNREACHABLE
+    if error == EHOSTUNREACH or error == EHOSTDOWN:
+        return ICMP_HOST_UNREACHABLE
+    if error == ENETUNREACH or error == ENETDOWN:
+        return ICMP_NET_UNREACHABLE
+    if error == EACCES or error == EPERM:
+        return ICMP_ADMIN_PROHIBITED
+    return -1
+
+
 cdef bint icmp_from_error(const HostError *error, uint8_t *icmp_type,
                           uint8_t *icmp_code) noexcept nogil:
     """The ICMP message that says what the host's error says. False: nothing the guest needs to
     know.
     """
+    cdef int code
     if error.from_icmp:
         icmp_type[0] = error.icmp_type
         icmp_code[0] = error.icmp_code
         return error.icmp_type == ICMP_UNREACHABLE or error.icmp_type == ICMP_TIME_EXCEEDED
+    code = code_of_errno(error.error)
+    if error.error == EMSGSIZE and error.mtu:
+        code = ICMP_FRAG_NEEDED
     icmp_type[0] = ICMP_UNREACHABLE
-    if error.error == ECONNREFUSED:
-        icmp_code[0] = ICMP_PORT_UNREACHABLE
-    elif error.error == EHOSTUNREACH or error.error == EHOSTDOWN:
-        icmp_code[0] = ICMP_HOST_UNREACHABLE
-    elif error.error == ENETUNREACH or error.error == ENETDOWN:
-        icmp_code[0] = ICMP_NET_UNREACHABLE
-    elif error.error == EACCES or error.error == EPERM:
-        icmp_code[0] = ICMP_ADMIN_PROHIBITED
-    elif error.error == EMSGSIZE and error.mtu:
-        icmp_code[0] = ICMP_FRAG_NEEDED
-    else:
-        return False
-    return True
+    icmp_code[0] = <uint8_t>code
+    return code >= 0
 
 
-cdef void error_for_flow(Ctx *c, const Flow *flow, const HostError *error, const uint8_t *quote,
-                         uint32_t n) noexcept nogil:
+cdef void error_for_flow(Ctx *c, const Flow *flow, const Addr *dest, const HostError *error,
+                         const uint8_t *quote, uint32_t n) noexcept nogil:
+    """Report a host's error about a datagram to `dest` that `quote` begins with.
+
+    Who says so is seen as the guest sees the host's peers; what is wrong at an address of ours is
+    said by that address.
+    """
     cdef uint8_t icmp_type = 0
     cdef uint8_t icmp_code = 0
     cdef uint32_t rest = 0
-    cdef const Addr *src = &c.conf.gateway4
+    cdef Addr src = c.conf.gateway4
     if not icmp_from_error(error, &icmp_type, &icmp_code):
         return
     if icmp_type == ICMP_UNREACHABLE and icmp_code == ICMP_FRAG_NEEDED:
         rest = error.mtu & 0xFFFF
-    if error.from_icmp and error.offender_addr.w[1]:
-        src = &error.offender_addr
-    send_error(c, &flow.key.guest_addr, flow.guest_mac, icmp_type, icmp_code, rest, quote, n, src)
+    if fwd_is_ours(c, dest):
+        src = dest[0]
+    elif error.from_icmp:
+        fwd_guest_view(c, &error.offender_addr, &src)
+    send_error(c, &flow.key.guest_addr, flow.guest_mac, icmp_type, icmp_code, rest, quote, n, &src)
 
 
 cdef void icmp_error_for_udp(Ctx *c, const Flow *flow, const Addr *dest, uint16_t dest_port,
@@ -157,7 +183,7 @@ cdef void icmp_error_for_udp(Ctx *c, const Flow *flow, const Addr *dest, uint16_
     store_be16(quote + IP4_HLEN + 2, dest_port)
     store_be16(quote + IP4_HLEN + 4, 8)
     store_be16(quote + IP4_HLEN + 6, 0)
-    error_for_flow(c, flow, error, quote, IP4_HLEN + 8)
+    error_for_flow(c, flow, dest, error, quote, IP4_HLEN + 8)
 
 
 # ---- echo --------------------------------------------------------------------------------------
@@ -187,26 +213,25 @@ cdef void send_echo_reply(Ctx *c, const Addr *src, const Addr *guest_addr, const
     ip_output(c, &out)
 
 
-cdef Flow *ping_open(Ctx *c, const FlowKey *key) noexcept nogil:
-    """A flow with a ping socket, the oldest giving way at the bound; NULL when the host has none
-    for us.
-    """
+cdef Drop ping_open(Ctx *c, const FlowKey *key, Flow **out) noexcept nogil:
+    """A flow with a ping socket, the oldest giving way at the bound."""
     cdef Flow *flow
     cdef int fd
     if c.flows.lru[<int>LRU_PING].count >= PING_FLOWS_MAX:
         ping_close(c, c.flows.lru[<int>LRU_PING].oldest)
     flow = flow_alloc(&c.flows, key, FLOW_PING)
     if flow == NULL:
-        return NULL
+        return DROP_FLOWS_FULL
     flow_set_class(&c.flows, flow, LRU_PING)
     memcpy(flow.guest_mac, c.frame_mac, ETH_ALEN)
     fd = c.host.ping_open(c.host.impl, ref_make(REF_FLOW, flow_handle(flow)), True)
     if fd < 0:
         ping_close(c, flow)
-        return NULL
+        return DROP_ICMP_NO_PING_SOCKET
     flow.fd = fd
     timer_set(&c.timers, &flow.timer, c.now_us + PING_TIMEOUT_US)
-    return flow
+    out[0] = flow
+    return DROP_NONE
 
 
 cdef void ping_close(Ctx *c, Flow *flow) noexcept nogil:
@@ -223,6 +248,7 @@ cdef Drop ping_input(Ctx *c, const IpHdr *ip) noexcept nogil:
     cdef Flow *flow
     cdef Datagram datagram
     cdef ssize_t result
+    cdef Drop d
     memset(&key, 0, sizeof(FlowKey))
     key.guest_addr = ip.src
     key.dest_addr = ip.dst
@@ -230,9 +256,9 @@ cdef Drop ping_input(Ctx *c, const IpHdr *ip) noexcept nogil:
     key.proto = IP_PROTO_ICMP
     flow = flow_lookup(&c.flows, &key)
     if flow == NULL:
-        flow = ping_open(c, &key)
-        if flow == NULL:
-            return DROP_ICMP_NO_PING_SOCKET
+        d = ping_open(c, &key, &flow)
+        if d != DROP_NONE:
+            return d
     else:
         flow_use(&c.flows, flow)
     flow.last_us = c.now_us
@@ -243,11 +269,13 @@ cdef Drop ping_input(Ctx *c, const IpHdr *ip) noexcept nogil:
     datagram.length = ip.payload_bytes
     datagram.ttl = ip.ttl
     result = c.host.dgram_send(c.host.impl, flow.fd, &datagram)
-    if result == -ENETUNREACH:
-        icmp_error(c, ip, ICMP_UNREACHABLE, ICMP_NET_UNREACHABLE)
-    elif result == -EHOSTUNREACH:
-        icmp_error(c, ip, ICMP_UNREACHABLE, ICMP_HOST_UNREACHABLE)
-    return DROP_NONE
+    # An error left by an earlier datagram: it has been taken now
+    if result < 0 and result != -EAGAIN:
+        result = c.host.dgram_send(c.host.impl, flow.fd, &datagram)
+    if result >= 0:
+        return DROP_NONE
+    icmp_refuse(c, ip, <int>-result)
+    return DROP_ICMP_HOST_REFUSED
 
 
 cdef Drop icmp_input(Ctx *c, const IpHdr *ip) noexcept nogil:
@@ -266,6 +294,7 @@ cdef Drop icmp_input(Ctx *c, const IpHdr *ip) noexcept nogil:
         return DROP_NONE
     fwd_route(c, &ip.dst, 0, &target)
     if target.route != ROUTE_WORLD:
+        icmp_error(c, ip, ICMP_UNREACHABLE, ICMP_HOST_UNREACHABLE)
         return DROP_IP4_BAD_DESTINATION
     return ping_input(c, ip)
 
@@ -276,7 +305,7 @@ cdef void ping_error(Ctx *c, Flow *flow, const HostError *error) noexcept nogil:
     store_be32(quote + IP4_HLEN, <uint32_t>ICMP_ECHO << 24)
     store_be16(quote + IP4_HLEN + 4, flow.key.guest_port)
     store_be16(quote + IP4_HLEN + 6, flow.body.ping.last_seq)
-    error_for_flow(c, flow, error, quote, IP4_HLEN + 8)
+    error_for_flow(c, flow, &flow.key.dest_addr, error, quote, IP4_HLEN + 8)
 
 
 cdef void ping_on_host_event(Ctx *c, Flow *flow, uint32_t events) noexcept nogil:

@@ -36,6 +36,6 @@ cdef struct OutFrame:
 cdef Drop ip4_parse(Ctx *c, const VnetHdr *vnet, const uint8_t *p, uint32_t n,
                     IpHdr *ip) noexcept nogil
 cdef int ip_output(Ctx *c, OutFrame *out) noexcept nogil
-cdef bint ip_csum_ok(const IpHdr *ip) noexcept nogil
+cdef bint ip_csum_ok(const IpHdr *ip, uint32_t n) noexcept nogil
 cdef const uint8_t *neigh_lookup(Ctx *c, const Addr *addr) noexcept nogil
 cdef void neigh_learn(Ctx *c, const Addr *addr, const uint8_t *mac) noexcept nogil

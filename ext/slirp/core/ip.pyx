@@ -7,16 +7,15 @@ from .csum cimport csum_add, csum_add_iov, csum_fold, csum_pseudo, csum_store, c
 from .ctx cimport LINK_CSUM, NEIGH_SLOTS, Neigh
 from .siphash cimport siphash_words
 from .stats cimport (
-    CTR_BYTES_TO_GUEST, CTR_FRAMES_TO_GUEST, CTR_LINK_SEND_FAILED, stats_add, stats_count,
+    CTR_BYTES_TO_GUEST, CTR_FRAMES_TO_GUEST, CTR_LINK_SEND_FAILED, DROP_IP4_BAD_CHECKSUM,
+    DROP_IP4_BAD_SOURCE, DROP_IP4_FRAGMENT, DROP_IP4_MALFORMED, DROP_IP4_SOURCE_ROUTE, DROP_NONE,
+    DROP_VNET_MALFORMED, stats_add, stats_count,
 )
-from .stats cimport (
-    DROP_IP4_BAD_CHECKSUM, DROP_IP4_BAD_SOURCE, DROP_IP4_FRAGMENT, DROP_IP4_MALFORMED,
-)
-from .stats cimport DROP_IP4_SOURCE_ROUTE, DROP_NONE
 from .wire cimport (
-    ETH_ALEN, ETH_HLEN, ETH_P_IP, IP4_DF, IP4_HLEN, IP4_MF, IP4_OFFSET_MASK, IP_TTL_DEFAULT,
-    VNET_F_DATA_VALID, VNET_F_NEEDS_CSUM, VNET_GSO_NONE, VNET_HLEN,
-    addr_eq, addr_get4, addr_set4, load_be16, load_be32, store_be16, store_be32, vnet_build,
+    ETH_ALEN, ETH_HLEN, ETH_P_IP, IP4_DF, IP4_HLEN, IP4_MF, IP4_OFFSET_MASK, IP_PROTO_TCP,
+    IP_PROTO_UDP, IP_TTL_DEFAULT, VNET_F_DATA_VALID, VNET_F_NEEDS_CSUM, VNET_GSO_NONE,
+    VNET_GSO_TCPV4, VNET_GSO_UDP_L4, VNET_HLEN, addr_eq, addr_get4, addr_set4,
+    load_be16, load_be32, store_be16, store_be32, vnet_build,
 )
 
 
@@ -39,6 +38,41 @@ cdef Drop ip4_check_options(const uint8_t *p, uint32_t n) noexcept nogil:
         if kind == 131 or kind == 137:
             return DROP_IP4_SOURCE_ROUTE
         i += length
+    return DROP_NONE
+
+
+cdef Drop ip4_check_vnet(const VnetHdr *vnet, const uint8_t *p, uint32_t total,
+                         IpHdr *ip) noexcept nogil:
+    """What the link says of checksum and segmentation has to fit the datagram (virtio 1.2, 5.1.6.2).
+
+    A checksum other than the datagram's own (a tunnel's inner one) that was left to us to finish is
+    finished here, in the frame.
+    """
+    cdef uint32_t own_field = 16 if ip.proto == IP_PROTO_TCP else 6
+    cdef bint own = ip.proto == IP_PROTO_TCP or ip.proto == IP_PROTO_UDP
+    cdef uint32_t start
+    cdef uint8_t *field
+    ip.gso_type = vnet.gso_type
+    ip.gso_size = 0 if vnet.gso_type == VNET_GSO_NONE else vnet.gso_size
+    if (vnet.gso_type != VNET_GSO_NONE
+            and not (vnet.gso_type == VNET_GSO_TCPV4 and ip.proto == IP_PROTO_TCP)
+            and not (vnet.gso_type == VNET_GSO_UDP_L4 and ip.proto == IP_PROTO_UDP)):
+        return DROP_VNET_MALFORMED
+    ip.csum_trusted = vnet.flags & VNET_F_DATA_VALID != 0
+    if not vnet.flags & VNET_F_NEEDS_CSUM:
+        return DROP_NONE
+    start = vnet.csum_start - ETH_HLEN
+    if own and start == ip.header_bytes and vnet.csum_offset == own_field:
+        ip.csum_trusted = True
+        return DROP_NONE
+    if (vnet.csum_start < ETH_HLEN + ip.header_bytes or start + vnet.csum_offset + 2 > total
+            or vnet.gso_type != VNET_GSO_NONE):
+        return DROP_VNET_MALFORMED
+    field = <uint8_t *>p + start + vnet.csum_offset
+    csum_store(field, csum_add(0, p + start, total - start))
+    if field[0] == 0 and field[1] == 0:
+        field[0] = 0xFF                                     # RFC 768: zero would mean "none"
+        field[1] = 0xFF
     return DROP_NONE
 
 
@@ -73,25 +107,22 @@ cdef Drop ip4_parse(Ctx *c, const VnetHdr *vnet, const uint8_t *p, uint32_t n,
     ip.proto = p[9]
     ip.ttl = p[8]
     ip.tos = p[1]
-    ip.csum_trusted = vnet.flags & (VNET_F_NEEDS_CSUM | VNET_F_DATA_VALID) != 0
-    ip.gso_size = vnet.gso_size if vnet.gso_type != VNET_GSO_NONE else 0
-    ip.gso_type = vnet.gso_type
     ip.header = p
     ip.header_bytes = hlen
     ip.payload = p + hlen
     ip.payload_bytes = total - hlen
-    return DROP_NONE
+    return ip4_check_vnet(vnet, p, total, ip)
 
 
-cdef bint ip_csum_ok(const IpHdr *ip) noexcept nogil:
-    """The upper layer's checksum over pseudo-header and payload is right, or vouched for by the
-    link.
+cdef bint ip_csum_ok(const IpHdr *ip, uint32_t n) noexcept nogil:
+    """The upper layer's checksum over pseudo-header and `n` bytes of payload is right, or vouched
+    for by the link.
     """
     cdef uint64_t total
     if ip.csum_trusted:
         return True
-    total = csum_pseudo(&ip.src, &ip.dst, ip.proto, ip.payload_bytes)
-    return csum_fold(csum_add(total, ip.payload, ip.payload_bytes)) == 0
+    total = csum_pseudo(&ip.src, &ip.dst, ip.proto, n)
+    return csum_fold(csum_add(total, ip.payload, n)) == 0
 
 
 cdef void build_l4_csum(Ctx *c, OutFrame *out, VnetHdr *vnet) noexcept nogil:

@@ -422,9 +422,10 @@ cdef int stack_forward(Ctx *c, str proto, int fd, bytes guest_addr, uint16_t gue
 
 
 cdef dict stack_stats(Ctx *c):
-    """Counters by name, and gauges: flows, timers, blocks of memory in use."""
+    """Counters by name, and gauges: flows, timers, blocks of memory in use, bytes of a flow."""
     cdef dict out = stats_as_dict(&c.stats)
     out["flows"] = c.flows.n_flows
     out["timers"] = c.timers.armed
     out["buffer_blocks"] = c.pool.used_blocks
+    out["flow_bytes"] = sizeof(Flow)
     return out

@@ -28,6 +28,7 @@ cpdef enum Drop:
     DROP_ICMP_BAD_CHECKSUM
     DROP_ICMP_TYPE_UNKNOWN
     DROP_ICMP_NO_PING_SOCKET            # the host forbids them: net.ipv4.ping_group_range
+    DROP_ICMP_HOST_REFUSED              # the host's ping socket would not take it
     DROP_UDP_MALFORMED
     DROP_UDP_BAD_CHECKSUM
     DROP_UDP_FORBIDDEN                  # policy: the host's loopback or DNS is closed

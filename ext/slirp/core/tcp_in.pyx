@@ -418,7 +418,7 @@ cdef Drop tcp_input(Ctx *c, const IpHdr *ip) noexcept nogil:
     cdef Drop d = segment_parse(ip, &seg)
     if d != DROP_NONE:
         return d
-    if not ip_csum_ok(ip):
+    if not ip_csum_ok(ip, ip.payload_bytes):
         return DROP_TCP_BAD_CHECKSUM
     memset(&key, 0, sizeof(FlowKey))
     key.guest_addr = ip.src

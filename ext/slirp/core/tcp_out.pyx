@@ -253,6 +253,8 @@ cdef bint tcp_output(Ctx *c, Flow *flow) noexcept nogil:
     cdef bint sent = False
     cdef uint32_t mss = payload_mss(c, t)
     if t.state == TCP_SYN_SENT or t.state == TCP_SYN_RCVD:
+        if t.ack_now and t.state == TCP_SYN_RCVD and t.snd_nxt != t.iss:
+            tcp_send_ack(c, flow)                       # only behind our SYN-ACK: before it, silence
         return False
     while send_lost(c, flow, mss):
         pass

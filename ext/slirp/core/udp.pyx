@@ -92,81 +92,72 @@ cdef void udp_forget_forward(Ctx *c, uint32_t forward_index) noexcept nogil:
 
 # ---- guest to host -----------------------------------------------------------------------------
 
-cdef int open_for_guest(Ctx *c, FlowKey *key, const Target *target, Flow **out) noexcept nogil:
-    """The flow for a first datagram of the guest's: 0, or -errno (-EAGAIN: the table is full)."""
-    cdef Forward *forward
-    cdef Flow *flow
+cdef Drop open_for_guest(Ctx *c, const IpHdr *ip, FlowKey *key, const Target *target,
+                         Flow **out) noexcept nogil:
+    """The flow for a first datagram of the guest's."""
     cdef bint world = target.route == ROUTE_WORLD
-    forward = fwd_for_guest(c, IP_PROTO_UDP, &key.guest_addr, key.guest_port) if world else NULL
-    # A forwarded port speaks from the host's port also when it speaks first
+    cdef FlowKind kind = FLOW_UDP if world else FLOW_UDP_PEER
+    cdef Forward *forward = NULL
+    cdef Flow *flow
+    cdef int fd
+    if world:
+        # A forwarded port speaks from the host's port also when it speaks first
+        forward = fwd_for_guest(c, IP_PROTO_UDP, &key.guest_addr, key.guest_port)
+        if forward != NULL:
+            kind = FLOW_UDP_FORWARD
+        else:
+            memset(&key.dest_addr, 0, sizeof(Addr))
+            key.dest_port = 0
+    flow = udp_open(c, key, kind)
+    if flow == NULL:
+        return DROP_FLOWS_FULL
+    flow.body.udp.peer_addr = target.addr
+    flow.body.udp.peer_port = target.port
     if forward != NULL:
-        flow = udp_open(c, key, FLOW_UDP_FORWARD)
-        if flow == NULL:
-            return -EAGAIN
-        flow.fd = forward.fd
+        fd = forward.fd
         flow.body.udp.forward_id = <uint32_t>(forward - c.forwards)
-        flow.body.udp.peer_addr = key.dest_addr
-        flow.body.udp.peer_port = key.dest_port
     elif world:
-        memset(&key.dest_addr, 0, sizeof(Addr))
-        key.dest_port = 0
-        flow = udp_open(c, key, FLOW_UDP)
-        if flow == NULL:
-            return -EAGAIN
-        flow.fd = c.host.udp_open(c.host.impl, ref_make(REF_FLOW, flow_handle(flow)), True, NULL, 0)
+        fd = c.host.udp_open(c.host.impl, ref_make(REF_FLOW, flow_handle(flow)), True, NULL, 0)
     else:
-        flow = udp_open(c, key, FLOW_UDP_PEER)
-        if flow == NULL:
-            return -EAGAIN
-        flow.body.udp.peer_addr = target.addr
-        flow.body.udp.peer_port = target.port
-        flow.fd = c.host.udp_open(c.host.impl, ref_make(REF_FLOW, flow_handle(flow)),
-                                  addr_is4(&target.addr), &target.addr,
-                                  target.port)
-    if flow.fd < 0:
-        return close_with(c, flow, flow.fd)
+        fd = c.host.udp_open(c.host.impl, ref_make(REF_FLOW, flow_handle(flow)),
+                             addr_is4(&target.addr), &target.addr, target.port)
+    if fd < 0:
+        udp_close(c, flow)
+        return refuse(c, ip, -fd)
+    flow.fd = fd
     out[0] = flow
-    return 0
+    return DROP_NONE
 
 
-cdef int close_with(Ctx *c, Flow *flow, int result) noexcept nogil:
-    flow.fd = -1
-    udp_close(c, flow)
-    return result
-
-
-cdef int udp_find(Ctx *c, const IpHdr *ip, FlowKey *key, Flow **out) noexcept nogil:
-    """The flow of a datagram of the guest's, made if need be: 0, -errno, or 1 when policy forbids
-    it.
-    """
+cdef Drop udp_find(Ctx *c, const IpHdr *ip, FlowKey *key, Flow **out) noexcept nogil:
+    """The flow of a datagram of the guest's, made if need be and if policy allows."""
     cdef Target target
     cdef FlowKey wide
     cdef Flow *flow = flow_lookup(&c.flows, key)
     if flow == NULL:
         fwd_route(c, &ip.dst, key.dest_port, &target)
-        if target.route == ROUTE_FORBIDDEN or target.route == ROUTE_NOWHERE:
-            return 1 if target.route == ROUTE_FORBIDDEN else 2
+        if target.route == ROUTE_FORBIDDEN:
+            icmp_error(c, ip, ICMP_UNREACHABLE, ICMP_PORT_UNREACHABLE)
+            return DROP_UDP_FORBIDDEN
+        if target.route == ROUTE_NOWHERE:
+            icmp_error(c, ip, ICMP_UNREACHABLE, ICMP_HOST_UNREACHABLE)
+            return DROP_IP4_BAD_DESTINATION
         if target.route == ROUTE_WORLD:
             wide = key[0]
             memset(&wide.dest_addr, 0, sizeof(Addr))
             wide.dest_port = 0
             flow = flow_lookup(&c.flows, &wide)
         if flow == NULL:
-            return open_for_guest(c, key, &target, out)
+            return open_for_guest(c, ip, key, &target, out)
     flow_use(&c.flows, flow)
     out[0] = flow
-    return 0
+    return DROP_NONE
 
 
-cdef Drop refuse(Ctx *c, const IpHdr *ip, int result) noexcept nogil:
-    """The host would not take a datagram: tell the guest as a router would."""
-    if result == -ENETUNREACH:
-        icmp_error(c, ip, ICMP_UNREACHABLE, ICMP_NET_UNREACHABLE)
-    elif result == -EHOSTUNREACH:
-        icmp_error(c, ip, ICMP_UNREACHABLE, ICMP_HOST_UNREACHABLE)
-    elif result == -ECONNREFUSED:
-        icmp_error(c, ip, ICMP_UNREACHABLE, ICMP_PORT_UNREACHABLE)
-    return DROP_UDP_HOST_REFUSED
+cdef Drop refuse(Ctx *c, const IpHdr *ip, int error) noexcept nogil:
+    """The host's socket would not open, or not take a datagram."""
+    icmp_refuse(c, ip, error)
+    return DROP_FLOWS_FULL if error == EMFILE or error == ENFILE else DROP_UDP_HOST_REFUSED
 
 
 cdef Drop udp_input(Ctx *c, const IpHdr *ip) noexcept nogil:
@@ -177,12 +168,13 @@ cdef Drop udp_input(Ctx *c, const IpHdr *ip) noexcept nogil:
     cdef Datagram datagram
     cdef ssize_t result
     cdef uint32_t length
+    cdef Drop d
     if ip.payload_bytes < UDP_HLEN:
         return DROP_UDP_MALFORMED
     length = load_be16(p + 4)
     if length < UDP_HLEN or length > ip.payload_bytes or load_be16(p + 2) == 0:
         return DROP_UDP_MALFORMED
-    if load_be16(p + 6) and not ip_csum_ok(ip):             # RFC 768: zero means that there is none
+    if load_be16(p + 6) and not ip_csum_ok(ip, length):     # RFC 768: zero means that there is none
         return DROP_UDP_BAD_CHECKSUM
     memset(&key, 0, sizeof(FlowKey))
     key.guest_addr = ip.src
@@ -190,16 +182,9 @@ cdef Drop udp_input(Ctx *c, const IpHdr *ip) noexcept nogil:
     key.guest_port = load_be16(p)
     key.dest_port = load_be16(p + 2)
     key.proto = IP_PROTO_UDP
-    result = udp_find(c, ip, &key, &flow)
-    if result == 1:
-        icmp_error(c, ip, ICMP_UNREACHABLE, ICMP_PORT_UNREACHABLE)
-        return DROP_UDP_FORBIDDEN
-    if result == 2:
-        return DROP_IP4_BAD_DESTINATION
-    if result == -EAGAIN or result == -EMFILE or result == -ENFILE:
-        return DROP_FLOWS_FULL
-    if result < 0:
-        return refuse(c, ip, <int>result)
+    d = udp_find(c, ip, &key, &flow)
+    if d != DROP_NONE:
+        return d
     flow.last_us = c.now_us
     memcpy(flow.guest_mac, c.frame_mac, ETH_ALEN)
     memset(&datagram, 0, sizeof(Datagram))
@@ -218,7 +203,7 @@ cdef Drop udp_input(Ctx *c, const IpHdr *ip) noexcept nogil:
     # An error left by an earlier datagram: it has been taken now
     if result < 0 and result != -EAGAIN:
         result = c.host.dgram_send(c.host.impl, flow.fd, &datagram)
-    return refuse(c, ip, <int>result) if result < 0 else DROP_NONE
+    return DROP_NONE if result >= 0 else refuse(c, ip, <int>-result)
 
 
 # ---- host to guest -----------------------------------------------------------------------------
