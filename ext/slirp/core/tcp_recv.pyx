@@ -6,7 +6,7 @@ from .blocks cimport QUEUE_IOV_MAX, queue_clear, queue_consume, queue_extend, qu
 from .conn cimport TcpConn
 from .linux cimport EAGAIN, iovec
 from .seq cimport seq_gt, seq_le, seq_lt, seq_t
-from .stats cimport DROP_NONE, DROP_TCP_REASSEMBLY_FULL
+from .stats cimport DROP_NONE, DROP_TCP_OUT_OF_WINDOW, DROP_TCP_REASSEMBLY_FULL
 from .tcp cimport HOST_OPEN, tcp_end
 from .tcp_out cimport tcp_send_rst
 from .tcp_sack cimport ranges_add, ranges_trim
@@ -71,8 +71,9 @@ cdef Drop tcp_receive_text(Ctx *c, Flow *flow, const Segment *seg) noexcept nogi
         start = t.rcv_nxt
     if seq_gt(end, t.rcv_adv):
         end = t.rcv_adv
+        t.ack_now = True                                    # tell where the window ends
     if seq_le(end, start):
-        return DROP_NONE
+        return DROP_TCP_OUT_OF_WINDOW                       # a probe of a shut window (3.8.6.1)
     n = end - start
     if start != t.rcv_nxt:
         return keep_ahead(c, t, start, text, n)
