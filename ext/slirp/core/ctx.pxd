@@ -57,8 +57,8 @@ cdef struct Forward:                # a port of the host that leads into the gue
     bint readable
 
 
-cdef struct RateLimit:              # a token bucket
-    uint64_t tokens_us
+cdef struct RateLimit:              # a token bucket, by what is missing from it: zero is full
+    uint64_t missing_us
     usec_t last_us
 
 
@@ -105,9 +105,9 @@ cdef inline bint rate_allows(RateLimit *limit, usec_t now_us, uint64_t per_secon
     none.
     """
     cdef uint64_t cost = 1000000 // per_second
-    limit.tokens_us = min(limit.tokens_us + (now_us - limit.last_us), burst * cost)
+    limit.missing_us -= min(limit.missing_us, now_us - limit.last_us)
     limit.last_us = now_us
-    if limit.tokens_us < cost:
+    if limit.missing_us + cost > burst * cost:
         return False
-    limit.tokens_us -= cost
+    limit.missing_us += cost
     return True

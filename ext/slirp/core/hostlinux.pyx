@@ -10,7 +10,7 @@ from .linux cimport (
     EPOLL_CTL_ADD, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, IPPROTO_UDP,
     IPV6_RECVERR, IP_PKTINFO, IP_RECVERR, IP_RECVTTL, IP_TTL, MSG_DONTWAIT, MSG_ERRQUEUE,
     MSG_NOSIGNAL, MSG_TRUNC, SHUT_WR, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK, SOCK_STREAM,
-    SOL_SOCKET, SO_EE_OFFENDER, SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6, SO_ERROR, SO_LINGER, SO_TYPE,
+    SOL_SOCKET, SO_EE_OFFENDER, SO_EE_ORIGIN_ICMP, SO_ERROR, SO_LINGER, SO_TYPE,
     TCP_NODELAY, UDP_GRO, UDP_SEGMENT, accept4, close, cmsghdr, connect, epoll_ctl, epoll_event,
     errno, getsockopt, htons, in_pktinfo, iovec, linger, msghdr, ntohs, recvmsg, sendmsg,
     setsockopt, shutdown, sock_extended_err, sockaddr, sockaddr_in, sockaddr_in6, socket, socklen_t,
@@ -352,7 +352,8 @@ cdef int linux_next_error(void *impl, int fd, HostError *error) noexcept nogil:
                 or cmsg.cmsg_level == IPPROTO_IPV6 and cmsg.cmsg_type == IPV6_RECVERR):
             ee = <sock_extended_err *>CMSG_DATA(cmsg)
             error.error = <int>ee.ee_errno
-            error.from_icmp = ee.ee_origin in (SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6)
+            # ICMPv6 numbers its messages otherwise; its errno says enough
+            error.from_icmp = ee.ee_origin == SO_EE_ORIGIN_ICMP
             error.icmp_type = ee.ee_type
             error.icmp_code = ee.ee_code
             error.mtu = ee.ee_info if ee.ee_errno == EMSGSIZE else 0

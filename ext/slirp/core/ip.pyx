@@ -43,7 +43,8 @@ cdef Drop ip4_check_options(const uint8_t *p, uint32_t n) noexcept nogil:
 
 cdef Drop ip4_check_vnet(const VnetHdr *vnet, const uint8_t *p, uint32_t total,
                          IpHdr *ip) noexcept nogil:
-    """What the link says of checksum and segmentation has to fit the datagram (virtio 1.2, 5.1.6.2).
+    """What the link says of checksum and segmentation has to fit the datagram (virtio 1.2,
+    5.1.6.2).
 
     A checksum other than the datagram's own (a tunnel's inner one) that was left to us to finish is
     finished here, in the frame.

@@ -143,4 +143,4 @@ cdef extern from "<linux/errqueue.h>" nogil:
         uint32_t ee_info
     sockaddr *SO_EE_OFFENDER(sock_extended_err *ee)
     enum:
-        SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6, SO_EE_ORIGIN_LOCAL
+        SO_EE_ORIGIN_ICMP

@@ -14,13 +14,16 @@ from .ctx cimport DNS_MAX, FORWARDS_MAX, Forward, touch
 from .flow cimport SLAB_FLOWS, flow_at, flow_by_handle, flows_destroy, flows_init
 from .fwd cimport fwd_at
 from .hostops cimport REF_FORWARD, Host, ref_make
-from .icmp cimport icmp_input, ping_on_host_event, ping_on_timer
+from .icmp cimport (
+    ICMP_PROTO_UNREACHABLE, ICMP_UNREACHABLE, icmp_error, icmp_input, ping_on_host_event,
+    ping_on_timer,
+)
 from .ip cimport ip4_parse, neigh_learn
 from .linux cimport getrandom
 from .siphash cimport SipKey
 from .stats cimport (
     CTR_BYTES_FROM_GUEST, CTR_FRAMES_FROM_GUEST, CTR_HOST_STALE_EVENTS, DROP_ETH_NOT_FOR_US,
-    DROP_ETH_TRUNCATED, DROP_ETH_TYPE_UNKNOWN, DROP_IP4_PROTO_UNKNOWN,
+    DROP_ETH_TRUNCATED, DROP_ETH_TYPE_UNKNOWN, DROP_IP4_BAD_DESTINATION, DROP_IP4_PROTO_UNKNOWN,
     DROP_NONE, DROP_VNET_MALFORMED, Drop, stats_add, stats_as_dict, stats_count,
 )
 from .tcp cimport tcp_end
@@ -35,7 +38,7 @@ from .udp cimport (
 )
 from .wire cimport (
     ETH_ALEN, ETH_HLEN, ETH_P_ARP, ETH_P_IP, IP_PROTO_ICMP, IP_PROTO_TCP, IP_PROTO_UDP,
-    VNET_GSO_NONE, VNET_GSO_TCPV4, VNET_GSO_UDP_L4, VNET_GSO_ECN, VNET_HLEN, Addr, IpHdr, VnetHdr,
+    VNET_GSO_NONE, VNET_GSO_ECN, VNET_HLEN, Addr, IpHdr, VnetHdr,
     addr_get4, addr_is4, addr_set4, load_be16, load_be32, vnet_parse,
 )
 
@@ -60,11 +63,17 @@ cdef bint for_us(Ctx *c, const uint8_t *eth) noexcept nogil:
     return True
 
 
-cdef Drop ip4_input(Ctx *c, const VnetHdr *vnet, const uint8_t *p, uint32_t n) noexcept nogil:
+cdef Drop ip4_input(Ctx *c, const VnetHdr *vnet, const uint8_t *p, uint32_t n,
+                    bint to_group) noexcept nogil:
+    """A datagram; `to_group`: its frame was for a group, where nothing of ours is to be found (RFC
+    1122 3.3.6).
+    """
     cdef IpHdr ip
     cdef Drop d = ip4_parse(c, vnet, p, n, &ip)
     if d != DROP_NONE:
         return d
+    if to_group:
+        return DROP_IP4_BAD_DESTINATION
     if (addr_get4(&ip.src) & c.conf.mask4) == c.conf.network4:
         neigh_learn(c, &ip.src, c.frame_mac)
     if ip.proto == IP_PROTO_TCP:
@@ -73,6 +82,7 @@ cdef Drop ip4_input(Ctx *c, const VnetHdr *vnet, const uint8_t *p, uint32_t n) n
         return udp_input(c, &ip)
     if ip.proto == IP_PROTO_ICMP:
         return icmp_input(c, &ip)
+    icmp_error(c, &ip, ICMP_UNREACHABLE, ICMP_PROTO_UNREACHABLE)
     return DROP_IP4_PROTO_UNKNOWN
 
 
@@ -87,8 +97,7 @@ cdef Drop eth_input(Ctx *c, const uint8_t *frame, uint32_t n) noexcept nogil:
     vnet_parse(&vnet, frame)
     n -= VNET_HLEN
     gso = vnet.gso_type & ~<uint8_t>VNET_GSO_ECN
-    if gso != VNET_GSO_NONE and (vnet.gso_size == 0
-                                 or gso not in (VNET_GSO_TCPV4, 4, VNET_GSO_UDP_L4)):
+    if gso != VNET_GSO_NONE and vnet.gso_size == 0:
         return DROP_VNET_MALFORMED
     vnet.gso_type = gso
     if not for_us(c, eth):
@@ -98,7 +107,7 @@ cdef Drop eth_input(Ctx *c, const uint8_t *frame, uint32_t n) noexcept nogil:
     memcpy(c.frame_mac, eth + ETH_ALEN, ETH_ALEN)
     ethertype = load_be16(eth + 12)
     if ethertype == ETH_P_IP:
-        return ip4_input(c, &vnet, eth + ETH_HLEN, n - ETH_HLEN)
+        return ip4_input(c, &vnet, eth + ETH_HLEN, n - ETH_HLEN, eth[0] & 1)
     if ethertype == ETH_P_ARP:
         return arp_input(c, eth + ETH_HLEN, n - ETH_HLEN)
     return DROP_ETH_TYPE_UNKNOWN
@@ -185,10 +194,12 @@ cdef bint stack_init(Ctx *c, uint32_t max_flows, uint64_t memory_bytes,
     c.secret = secrets[0]
     c.now_us = now_us
     c.forwards = <Forward *>calloc(FORWARDS_MAX, sizeof(Forward))
-    if c.forwards == NULL or not flows_init(&c.flows, max_flows, &secrets[1]):
+    if c.forwards == NULL:
         return False
     for i in range(FORWARDS_MAX):
         c.forwards[i].fd = -1
+    if not flows_init(&c.flows, max_flows, &secrets[1]):
+        return False
     pool_init(&c.pool, memory_bytes)
     timers_init(&c.timers, now_us)
     return True

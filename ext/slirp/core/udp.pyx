@@ -14,11 +14,11 @@ from .fwd cimport (
 )
 from .hostops cimport EVENT_ERROR, REF_FLOW, Datagram, HostError, ref_make
 from .icmp cimport (
-    ICMP_HOST_UNREACHABLE, ICMP_NET_UNREACHABLE, ICMP_PORT_UNREACHABLE, ICMP_UNREACHABLE,
-    icmp_error, icmp_error_for_udp,
+    ICMP_HOST_UNREACHABLE, ICMP_PORT_UNREACHABLE, ICMP_UNREACHABLE, icmp_error, icmp_error_for_udp,
+    icmp_refuse,
 )
 from .ip cimport OutFrame, ip_csum_ok, ip_output, neigh_lookup
-from .linux cimport EAGAIN, ECONNREFUSED, EHOSTUNREACH, EMFILE, ENETUNREACH, ENFILE
+from .linux cimport EAGAIN, EMFILE, ENFILE
 from .stats cimport (
     CTR_HOST_RX_DROPPED, CTR_UDP_EVICTED, CTR_UDP_FLOWS, DROP_FLOWS_FULL, DROP_IP4_BAD_DESTINATION,
     DROP_NONE, DROP_UDP_BAD_CHECKSUM, DROP_UDP_FORBIDDEN, DROP_UDP_HOST_REFUSED, DROP_UDP_MALFORMED,
@@ -293,18 +293,23 @@ cdef void udp_on_host_event(Ctx *c, Flow *flow, uint32_t events) noexcept nogil:
             stats_count(&c.stats, CTR_HOST_RX_DROPPED)
 
 
+cdef Flow *find_client(Ctx *c, const Forward *forward, const Addr *addr, uint16_t port,
+                       FlowKey *key) noexcept nogil:
+    """The flow under the key of a forwarded port's client, or NULL; fills `key`."""
+    memset(key, 0, sizeof(FlowKey))
+    key.guest_addr = forward.guest_addr
+    key.guest_port = forward.guest_port
+    fwd_guest_view(c, addr, &key.dest_addr)
+    key.dest_port = port
+    key.proto = IP_PROTO_UDP
+    return flow_lookup(&c.flows, key)
+
+
 cdef Flow *flow_of_client(Ctx *c, uint32_t forward_index, const Datagram *datagram) noexcept nogil:
     """The flow of a forwarded port's client, made if need be; NULL at the bound."""
     cdef Forward *forward = fwd_at(c, forward_index)
     cdef FlowKey key
-    cdef Flow *flow
-    memset(&key, 0, sizeof(FlowKey))
-    key.guest_addr = forward.guest_addr
-    key.guest_port = forward.guest_port
-    fwd_guest_view(c, &datagram.peer_addr, &key.dest_addr)
-    key.dest_port = datagram.peer_port
-    key.proto = IP_PROTO_UDP
-    flow = flow_lookup(&c.flows, &key)
+    cdef Flow *flow = find_client(c, forward, &datagram.peer_addr, datagram.peer_port, &key)
     if flow != NULL and (flow.kind != FLOW_UDP_FORWARD
                          or flow.body.udp.forward_id != forward_index):
         udp_close(c, flow)
@@ -328,12 +333,17 @@ cdef void udp_on_forward_event(Ctx *c, uint32_t forward_index) noexcept nogil:
     cdef Forward *forward = fwd_at(c, forward_index)
     cdef Datagram datagram
     cdef HostError error
+    cdef FlowKey key
     cdef Flow *flow
     cdef int _
     if forward == NULL:
         return
-    while c.host.next_error(c.host.impl, forward.fd, &error) > 0:
-        pass                            # a client is gone: the guest will see it time out
+    for _ in range(UDP_BATCH):
+        if c.host.next_error(c.host.impl, forward.fd, &error) <= 0:
+            break
+        flow = find_client(c, forward, &error.peer_addr, error.peer_port, &key)
+        if flow != NULL and flow.kind == FLOW_UDP_FORWARD:
+            icmp_error_for_udp(c, flow, &key.dest_addr, key.dest_port, &error)
     for _ in range(UDP_BATCH):
         if not receive(c, forward.fd, &datagram):
             return
