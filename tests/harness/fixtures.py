@@ -1,0 +1,49 @@
+"""Fixtures: a stack for a test, whose accounts are settled when the test has passed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from harness.net import Net
+from harness.tcp import Tcp
+
+
+def _settled(request: pytest.FixtureRequest, nets: list[Net]) -> Iterator[None]:
+    """Settle every net, unless the test has failed already."""
+    failed_before = request.session.testsfailed
+    yield
+    if request.session.testsfailed == failed_before:
+        for net in nets:
+            net.settle()
+
+
+@pytest.fixture
+def net(request: pytest.FixtureRequest) -> Iterator[Net]:
+    """A stack of the usual settings."""
+    net = Net()
+    for _ in _settled(request, [net]):
+        yield net
+
+
+@pytest.fixture
+def tcp(request: pytest.FixtureRequest) -> Iterator[Tcp]:
+    """A stack of the usual settings, for connections."""
+    tcp = Tcp()
+    for _ in _settled(request, [tcp]):
+        yield tcp
+
+
+@pytest.fixture
+def make_tcp(request: pytest.FixtureRequest) -> Iterator[Callable[..., Tcp]]:
+    """Stacks of the test's own settings: make_tcp(mtu=..., ...)."""
+    nets: list[Net] = []
+
+    def make(**settings: object) -> Tcp:
+        tcp = Tcp(**settings)  # type: ignore[arg-type]
+        nets.append(tcp)
+        return tcp
+
+    for _ in _settled(request, nets):
+        yield make

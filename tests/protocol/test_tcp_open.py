@@ -1,0 +1,591 @@
+"""Opening: RFC 9293 3.5 and 3.10.7.1 to 3.10.7.3, and what a SYN settles."""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections.abc import Callable
+
+import pytest
+
+from harness.net import DNS, GATEWAY, GUEST, WORLD
+from harness.pkt import stream
+from harness.tcp import Tcp
+from slirp.core.stats import Drop
+
+ICMP_UNREACHABLE = 3
+
+
+# ---- no connection: RFC 9293 3.10.7.1
+
+
+@pytest.mark.parametrize(
+    ("segment", "reset"),
+    [
+        ("S. 0:0(0) ack 700", "R 700:700(0)"),
+        (". 0:0(0) ack 700", "R 700:700(0)"),
+        ("P. 0:10(10) ack 700", "R 700:700(0)"),
+        ("F. 0:0(0) ack 700", "R 700:700(0)"),
+        ("F 5:5(0)", "R. ack 6"),
+        ("P 5:15(10)", "R. ack 15"),
+        ("FP 5:15(10)", "R. ack 16"),
+        ("U 5:5(0) urg 1", "R. ack 5"),
+    ],
+)
+def test_closed_segment_is_reset(tcp: Tcp, segment: str, reset: str) -> None:
+    """RFC 9293 3.10.7.1: RST at SEG.ACK, or at 0 with ACK of SEG.SEQ + SEG.LEN."""
+    g = tcp.peer()
+    g.send(segment)
+    rst = g.expect(reset)
+    if "ack" not in segment:
+        assert rst.seq == 0
+    assert rst.win == 0
+    g.dropped(Drop.DROP_TCP_NO_CONNECTION)
+
+
+@pytest.mark.parametrize("segment", ["R 0:0(0)", "R. 0:0(0) ack 700", "SR 0:0(0)"])
+def test_closed_reset_is_not_answered(tcp: Tcp, segment: str) -> None:
+    """RFC 9293 3.10.7.1: an incoming segment containing a RST is discarded."""
+    g = tcp.peer()
+    g.send(segment)
+    g.expect_nothing()
+    g.dropped(Drop.DROP_TCP_NO_CONNECTION)
+
+
+# ---- the guest's SYN: connect before SYN-ACK
+
+
+def test_syn_connects_before_it_is_answered(tcp: Tcp) -> None:
+    """tcp.pxd: guest SYN -> connect(); host connected -> SYN-ACK."""
+    g = tcp.connecting()
+    assert tcp.host.called("tcp_connect") == [(WORLD, 80)]
+    assert g.flow is not None
+    assert (g.state, g.flow["host_state"]) == ("SYN-RECEIVED", "CONNECTING")
+    tcp.advance(1.0)
+    g.expect_nothing()
+    g.socket.connected()
+    g.expect("S. 0:0(0) ack 1")
+    g.send(". 1:1(0) ack 1")
+    assert g.flow is not None
+    assert (g.state, g.flow["host_state"]) == ("ESTABLISHED", "OPEN")
+    assert tcp.stat("tcp_opened") == 1
+
+
+def test_syn_received_data_with_the_ack_is_taken(tcp: Tcp) -> None:
+    """RFC 9293 3.10.7.4 fifth, SYN-RECEIVED: enter ESTABLISHED and continue processing."""
+    g = tcp.syn_received()
+    g.send("P. 1:101(100) ack 1")
+    assert g.socket.received == stream(0, 100)
+    g.send(". 101:101(0) ack 1")
+    tcp.advance(0.5)
+    g.expect(". 1:1(0) ack 101")
+
+
+def test_syn_received_fin_with_the_ack(tcp: Tcp) -> None:
+    """RFC 9293 3.10.7.4 eighth: the handshake's ACK may carry text and FIN."""
+    g = tcp.syn_received()
+    g.send("FP. 1:11(10) ack 1")
+    g.expect(". 1:1(0) ack 12")
+    assert g.state == "CLOSE-WAIT"
+    assert g.socket.received == stream(0, 10)
+    assert g.socket.shut
+
+
+def test_syn_with_data_is_not_lost(tcp: Tcp) -> None:
+    """RFC 7413 tolerated: text on a SYN is not taken, and taken when it comes again."""
+    g = tcp.peer()
+    g.send("S 0:50(50) <mss 1460>")
+    g.socket = tcp.host.newest
+    g.socket.connected()
+    g.expect("S. 0:0(0) ack 1")
+    g.send("P. 1:51(50) ack 1")
+    assert g.socket.received == stream(0, 50)
+
+
+def test_syn_with_fast_open_option(tcp: Tcp) -> None:
+    """RFC 7413 4.1.1: a cookie request is an option unknown to us, and passed over."""
+    g = tcp.peer()
+    g.send("S 0:0(0) <mss 1460>", raw_options=b"\x22\x02\x01\x01")
+    tcp.host.newest.connected()
+    g.expect("S. 0:0(0) ack 1 <mss 1460>")
+
+
+def test_syn_again_while_connecting_is_silence(tcp: Tcp) -> None:
+    """The guest's own retransmission changes nothing: there is one connect()."""
+    g = tcp.connecting()
+    g.send("S 0:0(0) <mss 1460,sackOK,wscale 7>")
+    g.expect_nothing()
+    assert len(tcp.host.called("tcp_connect")) == 1
+    g.dropped(Drop.DROP_TCP_CONNECTING)
+    g.socket.connected()
+    g.expect("S. 0:0(0) ack 1")
+
+
+def test_syn_anew_while_connecting_begins_again(tcp: Tcp) -> None:
+    """The guest gave up and tries the same port with another ISN: the new SYN counts."""
+    g = tcp.connecting()
+    old = g.socket
+    g.send("S 5000:5000(0) <mss 1460>")
+    assert old.ended == "reset"
+    tcp.host.newest.connected()
+    g.expect("S. 0:0(0) ack 5001")
+
+
+def test_syn_received_same_syn_is_answered_again(tcp: Tcp) -> None:
+    """Our SYN-ACK was lost: the guest's SYN comes again, and so does our answer."""
+    g = tcp.syn_received()
+    g.send("S 0:0(0) <mss 1460,sackOK,wscale 7>")
+    g.expect("S. 0:0(0) ack 1 <mss 1460,sackOK>")
+    g.dropped(Drop.DROP_TCP_CONNECTING)
+
+
+@pytest.mark.parametrize(
+    ("isn", "drop"),
+    [(5000, Drop.DROP_TCP_SYN_CHALLENGED), (5_000_000, Drop.DROP_TCP_OUT_OF_WINDOW)],
+)
+def test_syn_received_other_syn_lets_the_guest_reset(tcp: Tcp, isn: int, drop: Drop) -> None:
+    """RFC 5961 4.2, RFC 9293 3.10.7.4 first: an ACK; a guest that began anew answers with RST."""
+    g = tcp.syn_received()
+    g.send(f"S {isn}:{isn}(0) <mss 1460>")
+    g.expect(". 1:1(0) ack 1")
+    g.dropped(drop)
+    g.send("R 1:1(0)")
+    assert g.state is None
+    g.send(f"S {isn}:{isn}(0) <mss 1460>")
+    tcp.host.newest.connected()
+    g.expect(f"S. 0:0(0) ack {isn + 1}")
+
+
+@pytest.mark.parametrize(
+    ("ack", "drop"), [(0, Drop.DROP_TCP_ACK_TOO_OLD), (2, Drop.DROP_TCP_ACK_TOO_NEW)]
+)
+def test_syn_received_wrong_ack_is_reset(tcp: Tcp, ack: int, drop: Drop) -> None:
+    """RFC 9293 3.10.7.4 fifth: <SEQ=SEG.ACK><CTL=RST>, and the connection stays."""
+    g = tcp.syn_received()
+    g.send(f". 1:1(0) ack {ack}")
+    g.expect(f"R {ack}:{ack}(0)")
+    g.dropped(drop)
+    g.send(". 1:1(0) ack 1")
+    assert g.state == "ESTABLISHED"
+
+
+def test_connecting_reset_ends_the_connect(tcp: Tcp) -> None:
+    """RFC 9293 3.10.7.4 second: the guest has gone, the host's socket goes with it."""
+    g = tcp.connecting()
+    g.send("R 1:1(0)")
+    assert g.socket.ended == "reset"
+    tcp.at_rest()
+
+
+def test_connecting_ack_is_reset(tcp: Tcp) -> None:
+    """RFC 9293 3.10.7.4 fifth: no SYN of ours is out, so no ACK can be right."""
+    g = tcp.peer()
+    tcp.aim_isn(g, 5000)
+    tcp.connecting(g)
+    for ack, drop in ((0, Drop.DROP_TCP_ACK_TOO_OLD), (1, Drop.DROP_TCP_ACK_TOO_NEW)):
+        g.send(f". 1:1(0) ack {ack}")
+        g.expect(f"R {ack}:{ack}(0)")
+        g.dropped(drop)
+
+
+# ---- the host answers connect()
+
+
+@pytest.mark.parametrize("error", [errno.ECONNREFUSED, errno.ECONNRESET, errno.EADDRNOTAVAIL])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_refused_is_reset(tcp: Tcp, error: int, at_once: bool) -> None:
+    """tcp.pxd: host refused -> RST, as to a closed port (RFC 9293 3.10.7.1)."""
+    g = tcp.peer()
+    tcp.host.connect_error = error if at_once else 0
+    g.send("S 0:0(0) <mss 1460>")
+    if not at_once:
+        tcp.host.newest.refused(error)
+    rst = g.expect("R. ack 1")
+    assert rst.seq == 0
+    g.dropped(*[Drop.DROP_TCP_HOST_REFUSED] * at_once)
+    assert tcp.stat("tcp_connect_failed") == 1
+    tcp.at_rest()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errno.ENETUNREACH, 0),
+        (errno.ENETDOWN, 0),
+        (errno.EHOSTUNREACH, 1),
+        (errno.EHOSTDOWN, 1),
+        (errno.EACCES, 13),
+        (errno.EPERM, 13),
+    ],
+)
+def test_unreachable_is_icmp(tcp: Tcp, error: int, code: int) -> None:
+    """tcp.pxd: host unreachable -> ICMP unreachable, quoting the SYN (RFC 1122 4.2.3.9)."""
+    g = tcp.connecting()
+    g.socket.refused(error)
+    datagram = tcp.stray.popleft()
+    assert datagram[12:16] == GATEWAY
+    assert tuple(datagram[20:22]) == (ICMP_UNREACHABLE, code)
+    quoted = datagram[28:]
+    assert (quoted[9], quoted[12:16], quoted[16:20]) == (6, GUEST, WORLD)
+    assert quoted[20:28] == struct.pack("!HHI", g.guest_port, g.dest_port, g.isn)
+    g.expect_nothing()
+    tcp.at_rest()
+
+
+def test_connect_timed_out_is_silence(tcp: Tcp) -> None:
+    """tcp.pxd: host connect timed out -> silence, as the guest would have seen it."""
+    g = tcp.connecting()
+    g.socket.refused(errno.ETIMEDOUT)
+    g.expect_nothing()
+    tcp.at_rest()
+
+
+def test_connect_never_answered_ends_by_itself(tcp: Tcp) -> None:
+    """A half-open connection has an end: TCP_CONNECT_TIMEOUT_US."""
+    g = tcp.connecting()
+    tcp.advance(129.0)
+    assert g.state == "SYN-RECEIVED"
+    tcp.advance(2.0)
+    g.expect_nothing()
+    assert g.socket.ended == "reset"
+    assert tcp.stat("tcp_connect_failed") == 1
+    tcp.at_rest()
+
+
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+def test_our_own_shortage_is_silence(tcp: Tcp, error: int) -> None:
+    """No socket to be had is not the destination's answer: the guest's SYN will come again."""
+    tcp.host.connect_error = error
+    g = tcp.peer()
+    g.send("S 0:0(0) <mss 1460>")
+    g.expect_nothing()
+    g.dropped(Drop.DROP_TCP_HOST_REFUSED)
+    tcp.at_rest()
+
+
+# ---- the SYN-ACK
+
+
+def test_syn_ack_is_sent_again(tcp: Tcp) -> None:
+    """RFC 6298 2.1, 5.5: after 1 s, 2 s, 4 s ..."""
+    g = tcp.syn_received()
+    for wait in (1.0, 2.0, 4.0):
+        tcp.advance(wait - 0.01)
+        g.expect_nothing()
+        tcp.advance(0.01)
+        g.expect("S. 0:0(0) ack 1")
+    g.send(". 1:1(0) ack 1")
+    assert g.state == "ESTABLISHED"
+
+
+def test_syn_ack_never_acknowledged_gives_up(tcp: Tcp) -> None:
+    """RFC 1122 4.2.3.5 R2 for SYN: then both sides end with a reset."""
+    g = tcp.syn_received()
+    tcp.advance(300.0)
+    segments = g.drain()
+    assert segments[-1].has("R")
+    assert all(segment.has("S.") for segment in segments[:-1])
+    assert g.socket.ended == "reset"
+    tcp.at_rest()
+
+
+def test_syn_received_reset_in_window_is_challenged(tcp: Tcp) -> None:
+    """RFC 5961 3.2 holds in SYN-RECEIVED too: only RCV.NXT resets."""
+    g = tcp.syn_received()
+    g.send("R 2:2(0)")
+    g.expect(". 1:1(0) ack 1")
+    g.dropped(Drop.DROP_TCP_RST_CHALLENGED)
+    g.send("R 1:1(0)")
+    assert g.socket.ended == "reset"
+    tcp.at_rest()
+
+
+def test_handshake_time_is_a_round_trip_sample(tcp: Tcp) -> None:
+    """RFC 6298 2.2: the SYN-ACK and its ACK give the first measurement."""
+    g = tcp.syn_received()
+    tcp.advance(0.25)
+    g.send(". 1:1(0) ack 1")
+    assert g.flow is not None
+    assert g.flow["srtt_us"] == 250_000
+
+
+def test_handshake_time_is_none_after_a_retransmission(tcp: Tcp) -> None:
+    """RFC 6298 3 (Karn): which SYN-ACK was acknowledged, nobody knows."""
+    g = tcp.syn_received()
+    tcp.advance(1.2)
+    g.expect("S. 0:0(0) ack 1")
+    g.send(". 1:1(0) ack 1")
+    assert g.flow is not None
+    assert g.flow["srtt_us"] == 0
+
+
+# ---- what a SYN settles
+
+
+@pytest.mark.parametrize("mtu", [576, 1500, 9000, 65520])
+def test_mss_is_the_mtu_less_headers(make_tcp: Callable[..., Tcp], mtu: int) -> None:
+    """RFC 6691 2: the MSS option counts neither IP's nor TCP's options."""
+    g = make_tcp(mtu=mtu).connecting(options="mss 1460,TS val 1 ecr 0")
+    g.socket.connected()
+    g.expect(f"S. 0:0(0) ack 1 <mss {mtu - 40}>")
+
+
+@pytest.mark.parametrize(
+    ("options", "limit"),
+    [
+        ("mss 1460", 1460),
+        ("mss 1460,TS val 5 ecr 0", 1448),
+        ("mss 64", 64),
+        ("mss 1000", 1000),
+        ("mss 65495", 1460),
+        ("mss 1", 64),
+        ("mss 0", 536),
+        ("", 536),
+    ],
+)
+def test_guest_mss_is_kept(tcp: Tcp, options: str, limit: int) -> None:
+    """RFC 9293 3.7.1: no more text than MSS less options; 536 without the option; 64 at least."""
+    g = tcp.established(options=options)
+    g.feed(stream(0, 4000))
+    at = 0
+    for segment in g.drain():
+        assert len(segment.text) == min(limit, 4000 - at)
+        at += len(segment.text)
+    assert at == 4000
+
+
+@pytest.mark.parametrize(
+    ("offered", "answered", "absent"),
+    [
+        ("mss 1460", "mss 1460", "no sackOK,no wscale,no TS"),
+        ("mss 1460,sackOK", "sackOK", "no wscale,no TS"),
+        ("mss 1460,TS val 9 ecr 0", "mss 1460", "no sackOK,no wscale"),
+        ("mss 1460,wscale 0", "mss 1460,wscale 5", "no sackOK,no TS"),
+        ("mss 1460,sackOK,TS val 9 ecr 0,wscale 14", "sackOK,wscale 5", "no gso"),
+    ],
+)
+def test_options_are_those_offered(tcp: Tcp, offered: str, answered: str, absent: str) -> None:
+    """RFC 7323 1.3, RFC 2018 2: an option on the SYN-ACK answers one on the SYN."""
+    g = tcp.connecting(options=offered)
+    g.socket.connected()
+    segment = g.expect(f"S. 0:0(0) ack 1 <{answered},{absent}>")
+    assert (segment.ts is not None) == ("TS" in offered)
+    if segment.ts is not None:
+        assert segment.ts[1] == 9, "RFC 7323 3.2: TSecr is the SYN's TSval"
+
+
+def test_window_scale_offers_the_buffer(make_tcp: Callable[..., Tcp]) -> None:
+    """RFC 7323 2.3: the shift is just enough for the buffer, never over 14."""
+    for buffer_bytes, shift in ((65535, 0), (65536, 1), (1 << 20, 5), (4 << 20, 7), (1 << 30, 14)):
+        tcp = make_tcp(tcp_buffer_bytes=buffer_bytes)
+        g = tcp.connecting(options="wscale 7")
+        g.socket.connected()
+        segment = g.expect("S. 0:0(0) ack 1")
+        assert (segment.wscale or 0) == shift, "a shift of 0 may be left out or said"
+
+
+def test_window_of_a_syn_is_not_scaled(tcp: Tcp) -> None:
+    """RFC 7323 2.2: neither ours nor the guest's."""
+    g = tcp.peer()
+    g.send("S 0:0(0) win 10 <mss 1460,wscale 7>")
+    g.socket = tcp.host.newest
+    g.socket.connected()
+    assert g.expect("S. 0:0(0) ack 1").win == 65535
+    g.send(". 1:1(0) ack 1 win 10")
+    g.feed(stream(0, 2000))
+    assert sum(len(segment.text) for segment in g.drain()) == 1280
+
+
+def test_window_scale_above_14_counts_as_14(tcp: Tcp) -> None:
+    """RFC 7323 2.3: the connection uses 14."""
+    g = tcp.established(options="mss 1460,wscale 15")
+    g.send(". 1:1(0) ack 1 win 1")
+    g.feed(stream(0, 20000))
+    assert sum(len(segment.text) for segment in g.drain()) <= 1 << 14
+
+
+@pytest.mark.parametrize(
+    "options", [b"\x02\x04", b"\x02\x00\x00\x00", b"\x02\x01\x00\x00", b"\x08\x0a\x00\x00"]
+)
+def test_option_lists_that_do_not_fit_are_malformed(tcp: Tcp, options: bytes) -> None:
+    """RFC 9293 3.1 MUST-7: illegal option lengths harm nobody."""
+    g = tcp.peer()
+    g.send("S 0:0(0)", raw_options=b"\x01" * (-len(options) % 4) + options)
+    g.expect_nothing()
+    g.dropped(Drop.DROP_TCP_MALFORMED)
+
+
+@pytest.mark.parametrize(
+    "options", [b"\xfd\x04\x12\x34", b"\x01\x01\x01\x01", b"\x00\x02\x02\x02", b"\x03\x04\x07\x01"]
+)
+def test_unknown_options_are_passed_over(tcp: Tcp, options: bytes) -> None:
+    """RFC 9293 3.1 MUST-6: unknown kinds, NOPs, and all behind the end of the list."""
+    g = tcp.peer()
+    g.send("S 0:0(0) <mss 1000>", raw_options=options)
+    tcp.host.newest.connected()
+    g.expect("S. 0:0(0) ack 1 <mss 1460,no wscale>")
+
+
+# ---- ISN: RFC 6528
+
+
+def test_isn_differs_between_connections_and_stacks(make_tcp: Callable[..., Tcp]) -> None:
+    """RFC 6528 3: F() is keyed with a secret that each stack draws for itself."""
+    isns = set()
+    for _ in range(2):
+        tcp = make_tcp()
+        for port in (1, 2, 3):
+            isns.add(tcp.syn_received(tcp.peer(guest_port=port)).our_isn)
+    assert len(isns) == 6
+
+
+def test_isn_of_one_connection_is_a_clock(tcp: Tcp) -> None:
+    """RFC 6528 3, RFC 9293 3.4.1: the same addresses and ports, 4 us later: one more."""
+    g = tcp.syn_received()
+    first = g.our_isn
+    g.send("R 1:1(0)")
+    tcp.advance(4.0)
+    g = tcp.syn_received(g)
+    assert (g.our_isn - first) & 0xFFFFFFFF == 1_000_000
+
+
+# ---- SYN-SENT: RFC 9293 3.10.7.3
+
+
+def test_client_of_a_forward_reaches_the_guest(tcp: Tcp) -> None:
+    """tcp.pxd: host client accepted -> SYN to the guest, from the client's own address."""
+    g = tcp.accepted()
+    assert g.flow is not None
+    assert (g.flow["dest_addr"], g.flow["dest_port"]) == (WORLD, g.dest_port)
+    g.feed(b"hello")
+    assert g.expect("P. 1:6(5) ack 1").text == b"hello"
+    g.send("P. 1:4(3) ack 6", b"you")
+    assert g.socket.received == b"you"
+
+
+def test_syn_sent_offers_everything(tcp: Tcp) -> None:
+    """RFC 6691, 7323, 2018: our SYN has MSS, window scale, SACK-permitted and time-stamps."""
+    g = tcp.syn_sent()
+    tcp.advance(1.0)
+    segment = g.expect("S 0:0(0) win 65535 <mss 1460,sackOK,wscale 5>")
+    assert segment.ts is not None
+    assert segment.ts[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("segment", "reset", "drop"),
+    [
+        (". 0:0(0) ack 0", "R 0:0(0)", Drop.DROP_TCP_ACK_TOO_OLD),
+        (". 0:0(0) ack 2", "R 2:2(0)", Drop.DROP_TCP_ACK_TOO_NEW),
+        ("S. 0:0(0) ack 2", "R 2:2(0)", Drop.DROP_TCP_ACK_TOO_NEW),
+        ("R 0:0(0)", None, Drop.DROP_TCP_RST_OUT_OF_WINDOW),
+        ("R. 0:0(0) ack 2", None, Drop.DROP_TCP_ACK_TOO_NEW),
+        (". 0:0(0) ack 1", None, Drop.DROP_TCP_NO_ACK),
+        ("F 0:0(0)", None, Drop.DROP_TCP_NO_ACK),
+    ],
+)
+def test_syn_sent_refuses(tcp: Tcp, segment: str, reset: str | None, drop: Drop) -> None:
+    """RFC 9293 3.10.7.3, first, second and fifth: and stays in SYN-SENT."""
+    g = tcp.syn_sent()
+    g.send(segment)
+    if reset is not None:
+        g.expect(reset)
+    g.dropped(drop)
+    assert g.state == "SYN-SENT"
+
+
+def test_syn_sent_reset_with_ack_ends(tcp: Tcp) -> None:
+    """RFC 9293 3.10.7.3 second: the guest's port is closed; the client sees a reset."""
+    g = tcp.syn_sent()
+    g.send("R. 0:0(0) ack 1")
+    assert g.socket.ended == "reset"
+    assert tcp.stat("flows") == 0
+
+
+def test_syn_sent_is_sent_again_and_gives_up(tcp: Tcp) -> None:
+    """RFC 6298 5.5, RFC 1122 4.2.3.5: nobody answers; the client is told so."""
+    g = tcp.syn_sent()
+    tcp.advance(1.0)
+    g.expect("S 0:0(0)")
+    tcp.advance(300.0)
+    assert all(segment.has("S") for segment in g.drain() if not segment.has("R"))
+    assert g.socket.ended == "reset"
+    assert tcp.stat("flows") == 0
+
+
+@pytest.mark.parametrize(
+    "options", ["", "mss 1460", "mss 1460,sackOK", "mss 1460,TS val 77 ecr 0", "wscale 3"]
+)
+def test_syn_sent_guest_answers_with_less(tcp: Tcp, options: str) -> None:
+    """RFC 7323 1.3, 2.2: without the option on both SYNs there is no scaling, nor time-stamps."""
+    g = tcp.accepted(options=options)
+    g.feed(stream(0, 3000))
+    assert b"".join(segment.text for segment in g.drain()) == stream(0, 3000)
+
+
+def test_simultaneous_open(tcp: Tcp) -> None:
+    """RFC 9293 3.5 figure 8: SYN meets SYN; each answers SYN-ACK, and both are established."""
+    g = tcp.syn_sent()
+    g.send("S 0:0(0) <mss 1460>")
+    g.expect("S. 0:0(0) ack 1")
+    assert g.state == "SYN-RECEIVED"
+    g.send("S. 0:0(0) ack 1 <mss 1460>")
+    g.expect(". 1:1(0) ack 1")
+    g.dropped(Drop.DROP_TCP_OUT_OF_WINDOW)
+    g.send(". 1:1(0) ack 1")
+    assert g.state == "ESTABLISHED"
+
+
+# ---- bounds and policy
+
+
+def test_half_open_connections_give_way(make_tcp: Callable[..., Tcp]) -> None:
+    """A quarter of the flows may be half-open; the oldest goes, established ones never do."""
+    tcp = make_tcp(max_flows=64)
+    kept = tcp.established()
+    half_open = [tcp.connecting() for _ in range(16)]
+    last = tcp.connecting()
+    assert half_open[0].socket.ended == "reset"
+    assert tcp.stat("half_open_evicted") == 1
+    assert [g.state for g in half_open[1:]] == ["SYN-RECEIVED"] * 15
+    assert (kept.state, last.state) == ("ESTABLISHED", "SYN-RECEIVED")
+
+
+def test_table_full_drops_the_syn(make_tcp: Callable[..., Tcp]) -> None:
+    """The bound on flows holds; a SYN that finds no place is dropped, not answered."""
+    tcp = make_tcp(max_flows=64)
+    connections = [tcp.established() for _ in range(64)]
+    g = tcp.peer()
+    g.send("S 0:0(0) <mss 1460>")
+    g.expect_nothing()
+    g.dropped(Drop.DROP_FLOWS_FULL)
+    connections[0].send("R 1:1(0)")
+    tcp.established(g)
+
+
+def test_table_full_time_wait_gives_way(make_tcp: Callable[..., Tcp]) -> None:
+    """TIME-WAIT is ended for a new connection: the SYN's retransmission finds its place."""
+    tcp = make_tcp(max_flows=64)
+    tcp.time_wait()
+    for _ in range(63):
+        tcp.established()
+    g = tcp.peer()
+    g.send("S 0:0(0) <mss 1460>")
+    g.dropped(Drop.DROP_FLOWS_FULL)
+    tcp.established(g)
+
+
+@pytest.mark.parametrize(("dest", "port"), [(DNS, 80), (DNS, 53)])
+def test_forbidden_is_reset(tcp: Tcp, dest: bytes, port: int) -> None:
+    """fwd.pxd's policy says no (no resolver is known here): RST, no connect()."""
+    g = tcp.peer(dest=dest, dest_port=port)
+    g.send("S 0:0(0) <mss 1460>")
+    g.expect("R. ack 1")
+    g.dropped(Drop.DROP_TCP_FORBIDDEN)
+    assert not tcp.host.called("tcp_connect")
+
+
+def test_gateway_leads_to_the_hosts_loopback(tcp: Tcp) -> None:
+    """fwd.pxd: the gateway's address is the host itself."""
+    tcp.connecting(tcp.peer(dest=GATEWAY, dest_port=8000))
+    assert tcp.host.called("tcp_connect") == [(bytes((127, 0, 0, 1)), 8000)]
