@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import signal
+import socket
 import subprocess
 import time
 from typing import Any
@@ -11,11 +12,11 @@ from typing import Any
 import pytest
 
 from lab.daemons import default_command
-from lab.servers import DnsServer, digest_of, serve_http
+from lab.servers import TRANSFER_BYTES, DnsServer, digest_of, receive_digest, serve, serve_http
 from lab.topology import REMOTE, SUPERUSER, Topology, User
 
 pytestmark = pytest.mark.beyond
-FILE_BYTES = 64 << 20
+OTHER_CONNECTIONS = 50
 RUN_SECONDS = 60
 
 
@@ -177,16 +178,33 @@ def test_names_and_hosts_are_reached(bed: Topology, dns: DnsServer) -> None:
 
 
 @pytest.mark.parametrize("mtu", [1500, 65520])
-def test_file_there_and_back(bed: Topology, mtu: int) -> None:
-    with serve_http(bed.remote.listen(), FILE_BYTES) as port:
+def test_file_there_and_back_beside_open_connections(bed: Topology, mtu: int) -> None:
+    """Fetch it and hash it, fetch it again straight into an upload that the server hashes."""
+    opened: list[socket.socket] = []
+
+    def hold(client: socket.socket) -> None:
+        opened.append(client)
+        receive_digest(client)  # until the command ends
+
+    with (
+        serve_http(bed.remote.listen(), TRANSFER_BYTES) as port,
+        serve(bed.remote.listen(), hold) as holding_port,
+    ):
         url = f"http://{REMOTE}:{port}/file"
         script = f"""
+            for i in $(seq {OTHER_CONNECTIONS}); do
+                sleep 1000 | nc {REMOTE} {holding_port} >/dev/null 2>&1 &
+            done
             curl -sS {url} | sha256sum | cut -d' ' -f1
-            put="-T - -H Transfer-Encoding: -H Content-Length:{FILE_BYTES}"
+            put="-T - -H Transfer-Encoding: -H Content-Length:{TRANSFER_BYTES}"
             curl -sS {url} | curl -sS $put {url}
+            trap "" TERM
+            kill 0
         """
-        shown = run(bed, f"--mtu={mtu}", "--", "sh", "-c", script).stdout.split()
-    assert shown == [digest_of(FILE_BYTES)] * 2
+        shown = run(bed, f"--mtu={mtu}", "--", "setsid", "-w", "bash", "-c", script)
+    assert shown.returncode == 0
+    assert shown.stdout.split() == [digest_of(TRANSFER_BYTES)] * 2
+    assert len(opened) == OTHER_CONNECTIONS
 
 
 def test_run_by_root(bed: Topology) -> None:

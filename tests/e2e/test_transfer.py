@@ -1,12 +1,11 @@
 """Bulk data: every octet, both ways, at each MTU, while other connections live.
 
-PYSLIRP_E2E_TRANSFER_MIB sets the size of each transfer (default 256; the long form is 1024).
+PYSLIRP_E2E_TRANSFER_MIB sets the size of the big ones (default 256; the long form is 1024).
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import Callable, Iterator
 
@@ -14,6 +13,7 @@ import pytest
 
 from lab.daemons import Slirp
 from lab.servers import (
+    TRANSFER_BYTES,
     digest_of,
     echo,
     receive_digest,
@@ -25,7 +25,6 @@ from lab.servers import (
 from lab.topology import REMOTE, Topology
 
 Attach = Callable[..., Slirp]
-TRANSFER_BYTES = int(os.environ.get("PYSLIRP_E2E_TRANSFER_MIB", "256")) << 20
 SMALL_BYTES = 8 << 20
 OTHER_CONNECTIONS = 50
 
