@@ -7,6 +7,7 @@
     host     the host's sockets, by script
     net      Stack + host + clock: frames go in, frames come out, drops are accounted for
     peer     the guest's end of one connection, driven by hand
+    lan      a guest that speaks in datagrams: ARP, ICMP, UDP
     tcp      connections in every state of RFC 9293, reached by real segments
     link     a link that loses, delays, reorders, duplicates and cuts
     guest    a guest's TCP, small but whole, to drive streams through such a link

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from harness.lan import Lan
 from harness.net import Net
 from harness.tcp import Tcp
 
@@ -47,3 +48,23 @@ def make_tcp(request: pytest.FixtureRequest) -> Iterator[Callable[..., Tcp]]:
 
     for _ in _settled(request, nets):
         yield make
+
+
+@pytest.fixture
+def make_lan(request: pytest.FixtureRequest) -> Iterator[Callable[..., Lan]]:
+    """Stacks of the test's own settings, for datagrams: make_lan(mtu=..., ...)."""
+    nets: list[Net] = []
+
+    def make(**settings: object) -> Lan:
+        lan = Lan(**settings)  # type: ignore[arg-type]
+        nets.append(lan)
+        return lan
+
+    for _ in _settled(request, nets):
+        yield make
+
+
+@pytest.fixture
+def lan(make_lan: Callable[..., Lan]) -> Lan:
+    """A stack of the usual settings, for datagrams."""
+    return make_lan()

@@ -12,12 +12,23 @@ import dataclasses
 import errno
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 from slirp.core.hostfake import EVENT_ERROR, EVENT_READABLE, EVENT_WRITABLE
 
 Deliver = Callable[[int, int], None]  # (ref, events)
 Client = tuple[bytes, int]  # address and port of one who connects to a forward
-Datagram = tuple[bytes, int, bytes, int]  # address, port, data, segment size of a train or 0
+
+
+class Datagram(NamedTuple):
+    """One that a socket sent or got."""
+
+    addr: bytes  # of the peer
+    port: int
+    data: bytes
+    segment_bytes: int = 0  # of a train
+    ttl: int = 0
+    local_addr: bytes = b""  # which the peer wrote to, or it is to be sent from
 
 
 @dataclasses.dataclass
@@ -42,6 +53,7 @@ class HostSocket:
     errors: deque[tuple[object, ...]] = dataclasses.field(default_factory=deque)
     datagrams: deque[Datagram] = dataclasses.field(default_factory=deque)
     sent: list[Datagram] = dataclasses.field(default_factory=list)
+    refusals: deque[int] = dataclasses.field(default_factory=deque)  # errno of one dgram_send each
 
     def _event(self, events: int) -> None:
         if not self.ended:
@@ -79,10 +91,23 @@ class HostSocket:
         self.room = None if room is None else (self.room or 0) + room
         self._event(EVENT_WRITABLE)
 
-    def datagram(self, addr: bytes, port: int, data: bytes, segment_bytes: int = 0) -> None:
+    def datagram(
+        self,
+        addr: bytes,
+        port: int,
+        data: bytes,
+        segment_bytes: int = 0,
+        ttl: int = 0,
+        local_addr: bytes = b"",
+    ) -> None:
         """A datagram, or a train of them, comes in."""
-        self.datagrams.append((addr, port, data, segment_bytes))
+        self.datagrams.append(Datagram(addr, port, data, segment_bytes, ttl, local_addr))
         self._event(EVENT_READABLE)
+
+    def report(self, *error: object) -> None:
+        """An entry comes into the error queue: what FakeHost's next_error gives."""
+        self.errors.append(error)
+        self._event(EVENT_ERROR)
 
     # What the stack asks
 
@@ -153,6 +178,10 @@ class Host:
         fd = self._new_fd()
         self.clients[fd] = deque()
         return fd
+
+    def bound(self) -> HostSocket:
+        """A UDP socket whose fd is for Stack.add_forward."""
+        return self.sockets[self._open(0, b"", 0)]
 
     def client(self, listen_fd: int, addr: bytes, port: int) -> None:
         """Somebody connects to a forwarded port."""
@@ -231,12 +260,20 @@ class Host:
         return -self.open_error or self._open(ref, b"", 0)
 
     def dgram_send(
-        self, fd: int, addr: bytes, port: int, data: bytes, segment_bytes: int, *rest: object
+        self,
+        fd: int,
+        addr: bytes,
+        port: int,
+        data: bytes,
+        segment_bytes: int,
+        ttl: int,
+        local_addr: bytes,
     ) -> int:
-        socket = self._socket("dgram_send", fd, addr, port, data, segment_bytes, *rest)
-        if socket.error:
-            return -socket.error
-        socket.sent.append((addr, port, data, segment_bytes))
+        datagram = Datagram(addr, port, data, segment_bytes, ttl, local_addr)
+        socket = self._socket("dgram_send", fd, *datagram)
+        if socket.error or socket.refusals:
+            return -(socket.error or socket.refusals.popleft())
+        socket.sent.append(datagram)
         return 0
 
     def dgram_recv(self, fd: int) -> Datagram | int:

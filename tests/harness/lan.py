@@ -1,0 +1,251 @@
+"""A guest that speaks in datagrams: ARP, ICMP and UDP on the link to the stack.
+
+Every frame of the stack's waits in `inbox` until it is expected; before, it is held against what
+any frame of ours must keep to, by code that shares nothing with what built it.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import struct
+from typing import Any, Unpack
+
+import dpkt
+
+from harness.host import HostSocket
+from harness.net import GATEWAY, GATEWAY_MAC, GUEST, GUEST_MAC, Net, Settings
+from harness.wire import (
+    ETH_HLEN,
+    IP_HLEN,
+    VNET_HLEN,
+    VNET_NEEDS_CSUM,
+    Vnet,
+    check_ip,
+    pseudo_header,
+)
+
+BROADCAST_MAC = b"\xff" * 6
+ETH_IP = 0x0800
+ETH_ARP = 0x0806
+ICMP_UNREACHABLE = 3
+ICMP_HLEN = 8
+VNET_GSO_UDP_L4 = 5
+UDP_CSUM_OFFSET = 6
+PORT = 5000  # the guest's, unless a test says otherwise
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """A frame of the stack's, taken apart."""
+
+    vnet: Vnet
+    dst_mac: bytes
+    src_mac: bytes
+    ethertype: int
+    payload: bytes
+
+    @classmethod
+    def parse(cls, frame: bytes) -> Frame:
+        """Take apart a frame with its virtio-net header."""
+        dst_mac, src_mac, ethertype = struct.unpack_from("!6s6sH", frame, VNET_HLEN)
+        return cls(Vnet.parse(frame), dst_mac, src_mac, ethertype, frame[VNET_HLEN + ETH_HLEN :])
+
+    @property
+    def arp(self) -> Any:
+        """As dpkt.arp.ARP."""
+        assert self.ethertype == ETH_ARP, self
+        return dpkt.arp.ARP(self.payload)
+
+    @property
+    def ip(self) -> Any:
+        """As dpkt.ip.IP."""
+        assert self.ethertype == ETH_IP, self
+        return dpkt.ip.IP(self.payload)
+
+    @property
+    def udp(self) -> Any:
+        """As dpkt.udp.UDP."""
+        assert isinstance(self.ip.data, dpkt.udp.UDP), self.ip
+        return self.ip.data
+
+    @property
+    def icmp(self) -> Any:
+        """As dpkt.icmp.ICMP: `type`, `code`, and `data` by type."""
+        assert isinstance(self.ip.data, dpkt.icmp.ICMP), self.ip
+        return self.ip.data
+
+    @property
+    def quote(self) -> bytes:
+        """What an ICMP error says it is about: an IP header and what followed it."""
+        return self.payload[IP_HLEN + ICMP_HLEN :]
+
+
+# ---- what the guest sends
+
+
+def ip_frame(
+    dst: bytes,
+    proto: int,
+    payload: object,
+    *,
+    src: bytes = GUEST,
+    src_mac: bytes = GUEST_MAC,
+    dst_mac: bytes = GATEWAY_MAC,
+    vnet: Vnet | None = None,
+    opts: bytes = b"",
+    **fields: int,
+) -> bytes:
+    """A frame that carries an IPv4 datagram; `fields` and `opts` as dpkt.ip.IP has them."""
+    ip = dpkt.ip.IP(**{"src": src, "dst": dst, "p": proto, "ttl": 64, "data": payload} | fields)
+    ip.opts = opts
+    ip.hl = (IP_HLEN + len(opts)) // 4
+    return bytes(vnet or Vnet()) + dst_mac + src_mac + struct.pack("!H", ETH_IP) + bytes(ip)
+
+
+def udp_datagram(dport: int, data: bytes, sport: int = PORT) -> Any:
+    """A UDP datagram whose checksum is made when it is put into an IP datagram."""
+    udp = dpkt.udp.UDP(sport=sport, dport=dport, data=data)
+    udp.ulen = len(udp)
+    return udp
+
+
+def udp_train(
+    dst: bytes, dport: int, data: bytes, segment_bytes: int, sport: int = PORT, src: bytes = GUEST
+) -> bytes:
+    """A frame with a train of datagrams, checksums left to the link (virtio 1.2, 5.1.6.2)."""
+    udp = udp_datagram(dport, data, sport)
+    pseudo = pseudo_header(src, dst, dpkt.ip.IP_PROTO_UDP, len(udp))
+    udp.sum = sum(struct.unpack("!6H", pseudo)) % 0xFFFF
+    start = ETH_HLEN + IP_HLEN
+    vnet = Vnet(VNET_NEEDS_CSUM, VNET_GSO_UDP_L4, start + 8, segment_bytes, start, UDP_CSUM_OFFSET)
+    return ip_frame(dst, dpkt.ip.IP_PROTO_UDP, udp, vnet=vnet)
+
+
+def echo(ident: int = 7, seq: int = 1, data: bytes = b"ping", icmp_type: int = 8) -> bytes:
+    """An echo request, or whatever ICMP message that looks like one, with its checksum."""
+    body = dpkt.icmp.ICMP.Echo(id=ident, seq=seq, data=data)
+    return bytes(dpkt.icmp.ICMP(type=icmp_type, data=body))
+
+
+class Lan(Net):
+    """A Net whose guest speaks in datagrams."""
+
+    def __init__(self, **settings: Unpack[Settings]) -> None:
+        super().__init__(**settings)
+        self.inbox: collections.deque[Frame] = collections.deque()
+
+    # ---- from the stack
+
+    def _frame(self, frame: bytes) -> None:
+        """The stack sends a frame. Called from inside it: what fails is kept for `check`."""
+        try:
+            parsed = Frame.parse(frame)
+            self.log(f"stack {parsed}")
+            self._check_frame(parsed, frame)
+            self.inbox.append(parsed)
+        except Exception as failure:
+            self.failures.append(failure)
+
+    def _check_frame(self, parsed: Frame, frame: bytes) -> None:
+        assert parsed.src_mac == GATEWAY_MAC
+        assert not parsed.dst_mac[0] & 1, "we have nothing to say to groups"
+        assert frame[10:VNET_HLEN] == b"\0\0", "num_buffers is not ours to fill"
+        if parsed.ethertype == ETH_ARP:
+            assert parsed.vnet == Vnet()
+            return
+        assert parsed.ethertype == ETH_IP
+        datagram = check_ip(frame)
+        may_be_cut = not int.from_bytes(datagram[6:8], "big") & dpkt.ip.IP_DF
+        assert len(datagram) <= self.mtu or parsed.vnet.gso_size or may_be_cut, "over the MTU"
+        if datagram[9] == dpkt.ip.IP_PROTO_UDP:
+            assert parsed.udp.sum, "RFC 1122 4.1.3.4: we always send a checksum"
+            assert parsed.udp.ulen == len(datagram) - IP_HLEN
+            assert parsed.vnet.csum_offset == UDP_CSUM_OFFSET * bool(parsed.vnet.flags)
+        if datagram[9] == dpkt.ip.IP_PROTO_ICMP and parsed.icmp.type != dpkt.icmp.ICMP_ECHOREPLY:
+            assert parsed.vnet == Vnet()
+            assert len(datagram) <= 576, "RFC 1812 4.3.2.3"
+
+    # ---- to the stack
+
+    def send(self, dst: bytes, proto: int, payload: object, **fields: Any) -> None:
+        """The guest sends an IP datagram; `fields` as ip_frame has them."""
+        self.send_frame(ip_frame(dst, proto, payload, **fields))
+
+    def udp(
+        self, dst: bytes, dport: int, data: bytes = b"query", *, sport: int = PORT, **fields: Any
+    ) -> None:
+        """The guest sends a UDP datagram."""
+        self.send(dst, dpkt.ip.IP_PROTO_UDP, udp_datagram(dport, data, sport), **fields)
+
+    def ping(
+        self, dst: bytes, ident: int = 7, seq: int = 1, data: bytes = b"ping", **fields: Any
+    ) -> None:
+        """The guest sends an echo request."""
+        self.send(dst, dpkt.ip.IP_PROTO_ICMP, echo(ident, seq, data), **fields)
+
+    def arp(
+        self,
+        target: bytes,
+        *,
+        sender: bytes = GUEST,
+        mac: bytes = GUEST_MAC,
+        operation: int = dpkt.arp.ARP_OP_REQUEST,
+        dst_mac: bytes = BROADCAST_MAC,
+        trailer: bytes = bytes(18),  # Ethernet's padding to 60 bytes
+    ) -> None:
+        """The guest asks for, or announces, an address."""
+        arp = dpkt.arp.ARP(op=operation, sha=mac, spa=sender, tha=bytes(6), tpa=target)
+        header = bytes(Vnet()) + dst_mac + mac + struct.pack("!H", ETH_ARP)
+        self.send_frame(header + bytes(arp) + trailer)
+
+    def forward(self, guest_port: int, guest: bytes = GUEST) -> HostSocket:
+        """A UDP port of the host that leads to the guest."""
+        socket = self.host.bound()
+        self.stack.add_forward("udp", socket.fd, guest, guest_port)
+        return socket
+
+    # ---- what came
+
+    def next(self) -> Frame:
+        """The next frame of the stack's."""
+        assert self.inbox, f"no frame came\n{self.transcript()}"
+        return self.inbox.popleft()
+
+    def expect_nothing(self) -> None:
+        """Assert that nothing (more) has come."""
+        assert not self.inbox, f"not expected: {list(self.inbox)}\n{self.transcript()}"
+
+    def expect_udp(self, src: bytes, sport: int, data: bytes, dport: int = PORT) -> Frame:
+        """Assert that the next frame is that datagram, or train, for the guest."""
+        frame = self.next()
+        assert (frame.dst_mac, frame.ip.src, frame.ip.dst) == (GUEST_MAC, src, GUEST)
+        assert (frame.udp.sport, frame.udp.dport, frame.udp.data) == (sport, dport, data)
+        return frame
+
+    def expect_echo_reply(
+        self, src: bytes, ident: int = 7, seq: int = 1, data: bytes = b"ping"
+    ) -> Frame:
+        """Assert that the next frame is that reply to the guest."""
+        frame = self.next()
+        assert (frame.dst_mac, frame.ip.src, frame.ip.dst) == (GUEST_MAC, src, GUEST)
+        reply = frame.icmp
+        assert (reply.type, reply.code) == (dpkt.icmp.ICMP_ECHOREPLY, 0)
+        assert (reply.data.id, reply.data.seq, reply.data.data) == (ident, seq, data)
+        return frame
+
+    def expect_icmp_error(
+        self, code: int, src: bytes = GATEWAY, icmp_type: int = ICMP_UNREACHABLE
+    ) -> Any:
+        """Assert that the next frame is that error, and give the datagram that it quotes."""
+        frame = self.next()
+        assert (frame.dst_mac, frame.ip.src, frame.ip.dst) == (GUEST_MAC, src, GUEST)
+        assert (frame.icmp.type, frame.icmp.code) == (icmp_type, code)
+        quote = dpkt.ip.IP(frame.quote[:IP_HLEN])
+        assert dpkt.in_cksum(frame.quote[: quote.hl * 4]) == 0, "the quoted header's checksum"
+        return dpkt.ip.IP(frame.quote)
+
+    def settle(self) -> None:
+        """As Net.settle; no frame was left unexpected either."""
+        super().settle()
+        self.expect_nothing()
