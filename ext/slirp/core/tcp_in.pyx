@@ -328,7 +328,10 @@ cdef void process_fin(Ctx *c, Flow *flow, const Segment *seg) noexcept nogil:
                                                              t.rcv_nxt):
         t.rcv_fin = seg.seg_seq + seg.seg_len
         t.rcv_fin_ahead = True
-    if not t.rcv_fin_ahead or t.rcv_nxt != t.rcv_fin:
+    if not t.rcv_fin_ahead:
+        return
+    if t.rcv_nxt != t.rcv_fin:
+        t.ack_now = True                                    # behind a gap (RFC 5681 4.2)
         return
     t.rcv_fin_ahead = False
     t.fin_received = True
