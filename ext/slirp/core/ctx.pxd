@@ -99,15 +99,14 @@ cdef inline void touch(Ctx *c, Flow *flow) noexcept nogil:
     c.touched_last = flow
 
 
-cdef inline bint rate_allows(RateLimit *limit, usec_t now_us, uint64_t per_second,
+cdef inline bint rate_allows(RateLimit *limit, usec_t now_us, usec_t every_us,
                              uint64_t burst) noexcept nogil:
-    """Take a token, of which `per_second` come in and at most `burst` are kept; False when there is
-    none.
+    """Take a token, of which one comes in `every_us` and at most `burst` are kept; False when there
+    is none.
     """
-    cdef uint64_t cost = 1000000 // per_second
-    limit.missing_us -= min(limit.missing_us, now_us - limit.last_us)
+    limit.tokens_us = min(limit.tokens_us + (now_us - limit.last_us), burst * every_us)
     limit.last_us = now_us
-    if limit.missing_us + cost > burst * cost:
+    if limit.tokens_us < every_us:
         return False
-    limit.missing_us += cost
+    limit.tokens_us -= every_us
     return True

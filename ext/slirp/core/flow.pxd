@@ -16,7 +16,8 @@ from .wire cimport Addr
 
 
 cdef enum:
-    SLAB_FLOWS = 64                 # flows in one slab
+    SLAB_FLOWS = 64                 # flows in one slab: a power of two
+    SLAB_SHIFT = 6
     HANDLE_INDEX_BITS = 20
     FLOWS_LIMIT = 1 << 20
 
@@ -69,4 +70,4 @@ cdef inline uint32_t flow_handle(const Flow *flow) noexcept nogil:
 
 cdef inline Flow *flow_at(FlowTable *table, uint32_t index) noexcept nogil:
     """The entry of that index, in use or free; the index is below n_slabs * SLAB_FLOWS."""
-    return &table.slabs[index // SLAB_FLOWS][index % SLAB_FLOWS]
+    return &table.slabs[index >> SLAB_SHIFT][index & (SLAB_FLOWS - 1)]

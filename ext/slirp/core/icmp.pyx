@@ -31,7 +31,7 @@ cdef enum:
     PING_TIMEOUT_US = 30000000
     PING_FLOWS_MAX = 1024
     PING_BATCH = 32                 # replies read from one socket before others have their turn
-    ICMP_ERRORS_PER_SECOND = 1000   # RFC 1812 4.3.2.8
+    ICMP_ERROR_EVERY_US = 1000      # RFC 1812 4.3.2.8: 1,000 a second
     ICMP_ERRORS_BURST = 200
     QUOTE_MAX_BYTES = 548           # RFC 1812 4.3.2.3: as much of the original as fits into 576
                                     # bytes
@@ -46,7 +46,7 @@ cdef void send_error(Ctx *c, const Addr *guest_addr, const uint8_t *mac, uint8_t
     """An ICMP error about the datagram that `quote` begins with."""
     cdef uint8_t buf[HEADROOM_BYTES + ICMP_HLEN]
     cdef OutFrame out
-    if not rate_allows(&c.icmp_limit, c.now_us, ICMP_ERRORS_PER_SECOND, ICMP_ERRORS_BURST):
+    if not rate_allows(&c.icmp_limit, c.now_us, ICMP_ERROR_EVERY_US, ICMP_ERRORS_BURST):
         stats_count(&c.stats, CTR_ICMP_ERRORS_LIMITED)
         return
     memset(&out, 0, sizeof(OutFrame))

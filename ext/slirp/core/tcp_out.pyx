@@ -23,7 +23,7 @@ from .tcp_wire cimport SegmentOptions, segment_build
 from .wire cimport HEADROOM_BYTES, IP4_HLEN, IP_PROTO_TCP, TCP_HLEN, TCP_OPTIONS_MAX, VNET_GSO_TCPV4
 
 cdef enum:
-    CHALLENGE_ACKS_PER_SECOND = 1000        # RFC 5961 7, for all connections together
+    CHALLENGE_ACK_EVERY_US = 1000           # RFC 5961 7: 1,000 a second, for all connections together
     CHALLENGE_ACKS_BURST = 100
     TCP_CSUM_OFFSET = 16
 
@@ -254,7 +254,7 @@ cdef bint tcp_output(Ctx *c, Flow *flow) noexcept nogil:
     cdef uint32_t mss = payload_mss(c, t)
     if t.state == TCP_SYN_SENT or t.state == TCP_SYN_RCVD:
         if t.ack_now and t.state == TCP_SYN_RCVD and t.snd_nxt != t.iss:
-            tcp_send_ack(c, flow)                       # only behind our SYN-ACK: before it, silence
+            tcp_send_ack(c, flow)                       # behind our SYN-ACK only: before, silence
         return False
     while send_lost(c, flow, mss):
         pass
@@ -296,7 +296,7 @@ cdef void tcp_challenge_ack(Ctx *c, Flow *flow) noexcept nogil:
     """RFC 5961: answer what may be forged with what only the true peer can use; at a bounded rate
     (section 7).
     """
-    if not rate_allows(&c.challenge_limit, c.now_us, CHALLENGE_ACKS_PER_SECOND,
+    if not rate_allows(&c.challenge_limit, c.now_us, CHALLENGE_ACK_EVERY_US,
                        CHALLENGE_ACKS_BURST):
         stats_count(&c.stats, CTR_TCP_CHALLENGE_LIMITED)
         return
