@@ -23,7 +23,7 @@ from .tcp_wire cimport SegmentOptions, segment_build
 from .wire cimport HEADROOM_BYTES, IP4_HLEN, IP_PROTO_TCP, TCP_HLEN, TCP_OPTIONS_MAX, VNET_GSO_TCPV4
 
 cdef enum:
-    CHALLENGE_ACK_EVERY_US = 1000           # RFC 5961 7: 1,000 a second, for all connections together
+    CHALLENGE_ACK_EVERY_US = 1000           # RFC 5961 7: 1,000 a second, all connections together
     CHALLENGE_ACKS_BURST = 100
     TCP_CSUM_OFFSET = 16
 
