@@ -104,9 +104,9 @@ cdef inline bint rate_allows(RateLimit *limit, usec_t now_us, usec_t every_us,
     """Take a token, of which one comes in `every_us` and at most `burst` are kept; False when there
     is none.
     """
-    limit.tokens_us = min(limit.tokens_us + (now_us - limit.last_us), burst * every_us)
+    limit.missing_us -= min(limit.missing_us, now_us - limit.last_us)
     limit.last_us = now_us
-    if limit.tokens_us < every_us:
+    if limit.missing_us + every_us > burst * every_us:
         return False
-    limit.tokens_us -= every_us
+    limit.missing_us += every_us
     return True
