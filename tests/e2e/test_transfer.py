@@ -1,6 +1,6 @@
 """Bulk data: every octet, both ways, at each MTU, while other connections live.
 
-PYSLIRP_E2E_TRANSFER_MIB sets the size of the big ones (default 256; the long form is 1024).
+PYSLIRP_E2E_TRANSFER_MIB sets the size of the big ones (default 1024).
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 
 BLOCK_BYTES = 1 << 16
-# Of each bulk transfer of the system tests; the long form is 1024 MiB.
-TRANSFER_BYTES = int(os.environ.get("PYSLIRP_E2E_TRANSFER_MIB", "256")) << 20
+# Of each bulk transfer of the system tests.
+TRANSFER_BYTES = int(os.environ.get("PYSLIRP_E2E_TRANSFER_MIB", "1024")) << 20
 DNS_PORT = 53
 Handler = Callable[[socket.socket], None]
 
