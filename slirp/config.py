@@ -28,6 +28,8 @@ PID = "pid"
 PATH = "path"
 TAPFD = "tapfd"
 
+_SIZE_SUFFIXES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
 _GATEWAY_OFFSET = 2
 _DNS_OFFSET = 3
 _GUEST_OFFSET = 100
@@ -73,6 +75,9 @@ class Config:
         self.exit_fd: int | None = None
         self.host_loopback = True  # the gateway's address reaches the host's 127.0.0.1
         self.dns = True  # the network's DNS address reaches the host's resolvers
+        self.tcp_buffer_bytes = 4 << 20  # per connection and direction
+        self.memory_bytes = 256 << 20  # of all connections' buffers together
+        self.max_flows = 32768  # connections, UDP mappings and pings
         self.warnings: list[str] = []
 
 
@@ -142,6 +147,23 @@ def parse_mtu(text: str) -> int:
     """Bytes of an IP packet. Raises UsageError."""
     if not is_number(text) or not MIN_MTU <= int(text) <= MAX_MTU:
         raise UsageError(f"MTU must be a positive integer (< {MAX_MTU + 1}, at least {MIN_MTU})")
+    return int(text)
+
+
+def parse_size(text: str, minimum: int, maximum: int) -> int:
+    """A number of bytes, or of KiB, MiB or GiB with the suffix K, M or G. Raises UsageError."""
+    digits, factor = text, 1
+    if text[-1:] in _SIZE_SUFFIXES:
+        digits, factor = text[:-1], _SIZE_SUFFIXES[text[-1:]]
+    if not is_number(digits) or not minimum <= int(digits) * factor <= maximum:
+        raise UsageError(f"invalid size: {text} (expected {minimum} to {maximum}, or K, M, G)")
+    return int(digits) * factor
+
+
+def parse_count(text: str, minimum: int, maximum: int) -> int:
+    """A plain number. Raises UsageError."""
+    if not is_number(text) or not minimum <= int(text) <= maximum:
+        raise UsageError(f"invalid number: {text} (expected {minimum} to {maximum})")
     return int(text)
 
 

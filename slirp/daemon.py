@@ -62,6 +62,9 @@ class Daemon:
             host_loopback=config.host_loopback,
             dns_enabled=config.dns,
             vnet_hdr=opened.vnet_hdr,
+            max_flows=config.max_flows,
+            tcp_buffer_bytes=config.tcp_buffer_bytes,
+            memory_bytes=config.memory_bytes,
         )
         self.resolvers = Resolvers() if config.dns else None
         if self.resolvers is not None:

@@ -20,9 +20,11 @@ from slirp.config import (
     RunConfig,
     is_number,
     parse_cidr,
+    parse_count,
     parse_mac,
     parse_mtu,
     parse_publication,
+    parse_size,
 )
 from slirp.errors import SlirpError, UsageError
 from slirp.getopt import Option
@@ -93,6 +95,18 @@ def _mac(config: Config, text: str) -> None:
     config.mac = parse_mac(text)
 
 
+def _tcp_buffer(config: Config, text: str) -> None:
+    config.tcp_buffer_bytes = parse_size(text, 1 << 16, 1 << 29)
+
+
+def _memory_limit(config: Config, text: str) -> None:
+    config.memory_bytes = parse_size(text, 1 << 20, 1 << 40)
+
+
+def _max_flows(config: Config, text: str) -> None:
+    config.max_flows = parse_count(text, 64, 1 << 20)
+
+
 def _netns_type(config: Config, text: str) -> None:
     if text not in (PATH, PID, TAPFD):
         raise UsageError(f'--netns-type must be "{PATH}", "{PID}" or "{TAPFD}"')
@@ -130,6 +144,29 @@ _NO_DNS = Option(
     "",
     "do not redirect 10.0.2.3 (network address + 3) to the host's DNS",
     _set("dns", False),
+)
+_LIMITS = (
+    Option(
+        "tcp-buffer",
+        "",
+        "SIZE",
+        "memory that a TCP connection may use in each direction (default=4M)",
+        _tcp_buffer,
+    ),
+    Option(
+        "memory-limit",
+        "",
+        "SIZE",
+        "memory that all connections together may use for data (default=256M)",
+        _memory_limit,
+    ),
+    Option(
+        "max-flows",
+        "",
+        "N",
+        "connections, UDP mappings and pings at a time (default=32768)",
+        _max_flows,
+    ),
 )
 HELP = Option("help", "h", "", "show this help and exit", _nothing)
 VERSION = Option("version", "v", "", "show version and exit", _nothing)
@@ -204,6 +241,7 @@ OPTIONS: tuple[Option, ...] = (
         "specify the target type ([netns|bess], default=netns; bess is not supported)",
         _target_type,
     ),
+    *_LIMITS,
     HELP,
     VERSION,
     Option(
@@ -234,5 +272,6 @@ RUN_OPTIONS: tuple[Option, ...] = (
         "keep the caller's user id instead of becoming root inside",
         _set("map_current_user"),
     ),
+    *_LIMITS,
     HELP,
 )

@@ -126,6 +126,34 @@ def test_refusals_that_are_no_usage_errors() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("word", "attribute", "value"),
+    [
+        ("--tcp-buffer=64K", "tcp_buffer_bytes", 65536),
+        ("--tcp-buffer=1000000", "tcp_buffer_bytes", 1_000_000),
+        ("--memory-limit=2G", "memory_bytes", 2 << 30),
+        ("--max-flows=64", "max_flows", 64),
+    ],
+)
+def test_limits_are_taken(word: str, attribute: str, value: int) -> None:
+    config = parse(word, "42", "tap0")
+    assert getattr(config, attribute) == value
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "--tcp-buffer=63K",
+        "--tcp-buffer=1G",
+        "--tcp-buffer=",
+        "--memory-limit=lots",
+        "--max-flows=1K",
+    ],
+)
+def test_limits_have_limits(word: str) -> None:
+    assert refusal(word, "42", "tap0").startswith("invalid ")
+
+
 # ---- what it says ------------------------------------------------------------------------------
 
 

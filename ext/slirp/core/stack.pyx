@@ -214,8 +214,8 @@ cdef void stack_destroy(Ctx *c) noexcept nogil:
             stack_remove_forward(c, i)
     for i in range(c.flows.n_slabs * SLAB_FLOWS):
         flow = flow_at(&c.flows, i)
-        if flow.kind == FLOW_TCP:
-            tcp_end(c, flow, True)
+        if flow.kind == FLOW_TCP:       # what is with the host's kernel, and all, it may deliver
+            tcp_end(c, flow, not (flow.body.tcp.fin_received and flow.body.tcp.rq.length == 0))
         elif flow.kind != FLOW_FREE and flow.fd >= 0:
             c.host.close(c.host.impl, flow.fd)
     flows_destroy(&c.flows)
