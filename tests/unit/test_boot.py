@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+import slirp
+
 # Each of these costs 3 to 200 ms. What needs them comes after ready (slirp.service).
 LATE = (
     *("asyncio", "uvloop", "pyroute2", "dpkt", "scapy", "slirp.service", "slirp.api"),
@@ -23,7 +25,7 @@ BEFORE_THE_FORK = (*LATE, "enum", "collections", "functools", "slirp.core.engine
 def loaded_by(*modules: str) -> set[str]:
     """All modules of a fresh interpreter that has imported `modules`."""
     script = f"import sys, {', '.join(modules)}; print(*sys.modules)"
-    tree = pathlib.Path(__file__).parents[2]
+    tree = pathlib.Path(slirp.__file__).parents[1]  # this tree, or where it is installed
     # -I -S: nothing but what our own imports drag in; the path is then ours to give.
     paths = [str(tree), *(path for path in sys.path if path.endswith("site-packages"))]
     script = f"import sys; sys.path[:0] = {json.dumps(paths)}; {script}"

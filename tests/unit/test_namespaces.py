@@ -16,10 +16,12 @@ from collections.abc import Iterator
 
 import pytest
 
+import slirp
+
 pytestmark = pytest.mark.e2e
 
 FAKE = [sys.executable, str(pathlib.Path(__file__).with_name("fakeengine.py"))]
-TREE = str(pathlib.Path(__file__).parents[2])
+TREE = str(pathlib.Path(slirp.__file__).parents[1])  # this tree, or where it is installed
 
 
 def environment() -> dict[str, str]:
