@@ -278,6 +278,7 @@ def test_urgent_at_a_shut_window(make_tcp: Callable[..., Tcp]) -> None:
     g.expect(". 1:1(0) ack 1001 win 0")
     g.send("U. 1001:1002(1) ack 1 urg 1")
     g.expect(". 1:1(0) ack 1001 win 0")
+    g.dropped(Drop.DROP_TCP_OUT_OF_WINDOW)
     g.socket.take(None)
     g.expect(". 1:1(0) ack 1001 win 1000")
     assert g.socket.received == stream(0, 1000)
