@@ -146,6 +146,7 @@ class Guest(RuleBasedStateMachine):
         self.lan.stack.set_dns([WORLD])
         self.lan.forward(53)
         self.frames = 0
+        self.numbers: dict[int, tuple[int, int]] = {}  # of open connections: next seq, our first
 
     def send(self, frame: bytes) -> None:
         before = self.drops()
@@ -219,6 +220,63 @@ class Guest(RuleBasedStateMachine):
         else:
             getattr(socket, what)()
         self.lan.inbox.clear()
+
+    @rule(sport=st.integers(40000, 40003), options=st.sampled_from([b"", TCP_OPTIONS]))
+    def handshake(self, sport: int, options: bytes) -> None:
+        """A connection is opened as it should be, unless one of that name is there already."""
+        if sport in self.numbers:
+            return
+        syn = dpkt.tcp.TCP(sport=sport, dport=80, seq=0, flags=2, win=60000, opts=options)
+        syn.off = 5 + len(options) // 4
+        self.lan.send(WORLD, TCP, syn)
+        self.frames += 1
+        self.lan.host.newest.connected()
+        came = [frame.ip.data for frame in self.lan.inbox if frame.payload[9] == TCP]
+        self.lan.inbox.clear()
+        if came and came[-1].flags == 18:
+            self.numbers[sport] = (1, (came[-1].seq + 1) & 0xFFFFFFFF)
+            self.near(sport, 16, 0, 0, b"", b"", 0)
+
+    @rule(
+        sport=st.integers(40000, 40003),
+        flags=st.one_of(st.sampled_from([16, 24, 17, 20]), st.integers(0, 255)),
+        ahead=st.one_of(st.integers(-3, 10), st.integers(-(2**17), 2**17)),
+        ack_ahead=st.one_of(st.integers(0, 5000), st.integers(-(2**17), 2**17)),
+        data=PAYLOADS,
+        options=st.one_of(
+            st.just(bytes.fromhex("0101080a000003e800000000")), st.binary(max_size=40)
+        ),
+        win=st.sampled_from([0, 1, 100, 60000]),
+    )
+    def near(
+        self,
+        sport: int,
+        flags: int,
+        ahead: int,
+        ack_ahead: int,
+        data: bytes,
+        options: bytes,
+        win: int,
+    ) -> None:
+        """A segment whose numbers lie about where an open connection is."""
+        if sport not in self.numbers:
+            return
+        seq, ack = self.numbers[sport]
+        options += bytes(-len(options) % 4)
+        segment = dpkt.tcp.TCP(
+            sport=sport,
+            dport=80,
+            seq=(seq + ahead) & 0xFFFFFFFF,
+            ack=(ack + ack_ahead) & 0xFFFFFFFF,
+            flags=flags,
+            win=win,
+            off=5 + len(options) // 4,
+            opts=options,
+            data=data,
+        )
+        self.send(ip_frame(WORLD, TCP, segment))
+        if flags & 0x17 == 16 and ahead == 0:
+            self.numbers[sport] = ((seq + len(data)) & 0xFFFFFFFF, ack)
 
     @rule(ref=st.integers(0, 2**35), events=st.integers(0, 7))
     def stale_event(self, ref: int, events: int) -> None:
