@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import shlex
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from lab.topology import HOST, Guest, Topology
 
 # The guest listens here for the port forward cells; the same number on the host leads to it.
 FORWARD_PORT = 5301
+_veth_ports = itertools.count()
 
 
 @dataclasses.dataclass
@@ -67,7 +69,7 @@ def veth_peer() -> Peer:
 
     def attach(bed: Topology, mtu: int) -> Attached:
         started = time.monotonic()
-        host_port = 32_000 + mtu % 1_000
+        host_port = 32_000 + next(_veth_ports)
         guest = bed.veth_guest(mtu, host_port, FORWARD_PORT)
         seconds = time.monotonic() - started
         return Attached(guest, None, seconds, lambda: None, (HOST, host_port))

@@ -35,6 +35,7 @@ from bench.report import Results, markdown, number  # noqa: E402
 from lab.topology import Topology, why_not  # noqa: E402
 
 BUSY_LOAD = 0.7
+MESSAGE_CHARACTERS = 160
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -128,7 +129,7 @@ class Run:
         try:
             sample = cell.measure(scene)
         except (AssertionError, OSError, subprocess.TimeoutExpired, ValueError) as failure:
-            text = " ".join(str(failure).split())
+            text = " ".join(str(failure).split())[-MESSAGE_CHARACTERS:]
             self.results.failures.append(f"{' '.join(label.split())}: {text}")
             say(f"{label} failed: {text}")
             return

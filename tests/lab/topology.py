@@ -89,6 +89,7 @@ class Topology:
         self.host = Namespace(("unshare", "--net", "--mount"), ("--net", "--mount"))
         self.remote = Namespace(("unshare", "--net"), ("--net",))
         self._guests: list[Guest] = []
+        self._nat: set[int] = set()  # the guests that have a table of the host's netfilter
         try:
             self._wire()
             self.set_resolv_conf(REMOTE)
@@ -183,6 +184,9 @@ class Topology:
     def release(self, guest: Guest) -> None:
         """Close one guest before the rest."""
         self._guests.remove(guest)
+        if guest.pid in self._nat:
+            self._nat.remove(guest.pid)
+            self.host.run("nft", "delete", "table", "ip", f"lab{guest.pid}")
         guest.close()
 
     def veth_guest(self, mtu: int, forward_port: int, guest_port: int) -> Guest:
@@ -219,6 +223,7 @@ class Topology:
             }}
         """
         self.host.run("nft", "-f", "-", input=rules)
+        self._nat.add(guest.pid)
         return guest
 
 
