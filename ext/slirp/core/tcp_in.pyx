@@ -23,12 +23,12 @@ from .stats cimport (
 from .tcp cimport (
     HOST_CLOSED, HOST_CONNECTING, TCP_ACK, TCP_CLOSED, TCP_CLOSE_WAIT, TCP_CLOSING, TCP_CWND_OPEN,
     TCP_ESTABLISHED, TCP_FIN, TCP_FIN_WAIT_1, TCP_FIN_WAIT_2, TCP_LAST_ACK, TCP_MSS_DEFAULT,
-    TCP_MSS_MIN, TCP_PAWS_IDLE_S, TCP_RST, TCP_RTO_INITIAL_US, TCP_SYN, TCP_SYN_RCVD, TCP_SYN_SENT,
-    TCP_TIME_WAIT, tcp_end, tcp_set_state, tcp_unhash, tcp_window_shift,
+    TCP_MSS_MIN, TCP_PAWS_IDLE_S, TCP_RST, TCP_RTO_INITIAL_US, TCP_RTO_MAX_US, TCP_SYN,
+    TCP_SYN_RCVD, TCP_SYN_SENT, TCP_TIME_WAIT, tcp_end, tcp_set_state, tcp_unhash, tcp_window_shift,
 )
 from .tcp_host cimport tcp_connect_failed
 from .tcp_out cimport (
-    tcp_challenge_ack, tcp_init_sequence, tcp_send_rst_for, tcp_send_syn,
+    tcp_challenge_ack, tcp_clock_ts, tcp_init_sequence, tcp_send_rst_for, tcp_send_syn,
 )
 from .tcp_recv cimport tcp_receive_text
 from .tcp_sack cimport tcp_dup_ack, tcp_recovery_ack, tcp_sack_update
@@ -228,16 +228,19 @@ cdef Drop check_syn(Ctx *c, Flow *flow, const Segment *seg) noexcept nogil:
 cdef void update_window(Ctx *c, TcpConn *t, const Segment *seg, uint32_t window) noexcept nogil:
     """SND.WND from a segment that is not older than the last that set it (RFC 9293 3.10.7.4 fifth).
     """
+    cdef bint was_shut
     if seq_lt(t.snd_wl1, seg.seg_seq) or (t.snd_wl1 == seg.seg_seq
                                           and seq_le(t.snd_wl2, seg.seg_ack)):
+        was_shut = t.snd_wnd == 0
         t.snd_wnd = window
         t.snd_wl1 = seg.seg_seq
         t.snd_wl2 = seg.seg_ack
         t.max_snd_wnd = max(t.max_snd_wnd, window)
-        # The window opens: a probe's byte was not taken, send it again
-        if window and t.persist_due_us:
+        # The window opens: what was sent against it, a probe or a FIN, was not taken; send it again
+        if window and was_shut:
             t.persist_due_us = 0
             t.retries = 0
+            t.rtt_timing = False                                    # Karn
             tcp_rto_reset(t)
             t.rexmit_nxt = t.snd_una
             t.rexmit_end = t.snd_nxt
@@ -245,6 +248,24 @@ cdef void update_window(Ctx *c, TcpConn *t, const Segment *seg, uint32_t window)
                 t.rto_due_us = c.now_us + t.rto_us
     else:                                                           # kept near: the numbers wrap
         t.snd_wl1 = seq_max(t.snd_wl1, t.rcv_nxt - 0x40000000)
+
+
+cdef void take_rtt(Ctx *c, TcpConn *t, const Segment *seg) noexcept nogil:
+    """Measure the round trip that an acknowledgement of new data ends.
+
+    The segment that is timed gives it in microseconds; it was sent once only (Karn). While none is,
+    since all that is out was retransmitted, the time-stamp that comes back tells which sending was
+    acknowledged (RFC 7323 4.1), if only in milliseconds.
+    """
+    cdef uint32_t since_ms
+    if t.rtt_timing:
+        if seq_gt(seg.seg_ack, t.rtt_seq):
+            tcp_rtt_sample(t, c.now_us - t.rtt_start_us)
+            t.rtt_timing = False
+    elif t.ts_ok and seg.has_ts:
+        since_ms = tcp_clock_ts(c, t) - seg.ts_ecr
+        if since_ms <= TCP_RTO_MAX_US // 1000:                      # more: no time-stamp of ours
+            tcp_rtt_sample(t, <usec_t>max(since_ms, <uint32_t>1) * 1000)
 
 
 cdef void new_ack(Ctx *c, Flow *flow, const Segment *seg) noexcept nogil:
@@ -258,9 +279,7 @@ cdef void new_ack(Ctx *c, Flow *flow, const Segment *seg) noexcept nogil:
     t.snd_una = seg.seg_ack
     t.retries = 0
     # Karn: never a segment sent twice
-    if t.rtt_timing and seq_gt(seg.seg_ack, t.rtt_seq):
-        tcp_rtt_sample(t, c.now_us - t.rtt_start_us)
-        t.rtt_timing = False
+    take_rtt(c, t, seg)
     tcp_recovery_ack(c, t, acked)
     t.rto_due_us = c.now_us + t.rto_us if t.snd_una != t.snd_nxt else 0      # RFC 6298 5.2, 5.3
     if t.persist_due_us:
@@ -301,8 +320,8 @@ cdef Drop process_ack(Ctx *c, Flow *flow, const Segment *seg) noexcept nogil:
                 and (news or (window == t.snd_wnd and seg.n_sack == 0))):
             tcp_dup_ack(c, t)
         update_window(c, t, seg, window)
-        if t.persist_due_us and t.snd_wnd == 0:
-            # The guest lives: its window may stay shut for ever
+        if t.snd_wnd == 0:
+            # The guest lives: its window may stay shut for ever (RFC 9293 3.8.6.1 MUST-37)
             t.retries = 0
     return DROP_NONE
 

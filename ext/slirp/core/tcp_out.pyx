@@ -30,7 +30,7 @@ cdef enum:
 
 # ---- building blocks ---------------------------------------------------------------------------
 
-cdef uint32_t clock_ts(Ctx *c, const TcpConn *t) noexcept nogil:
+cdef uint32_t tcp_clock_ts(Ctx *c, const TcpConn *t) noexcept nogil:
     """RFC 7323 5.4: a clock of 1 ms, from an offset that tells nobody our uptime."""
     return <uint32_t>(c.now_us // 1000) + t.ts_offset
 
@@ -77,7 +77,7 @@ cdef void ack_options(Ctx *c, TcpConn *t, SegmentOptions *options) noexcept nogi
     options.wscale = -1
     if t.ts_ok:
         options.has_ts = True
-        options.ts_val = clock_ts(c, t)
+        options.ts_val = tcp_clock_ts(c, t)
         options.ts_ecr = t.ts_recent
     if t.sack_ok and t.ahead != NULL:
         options.n_sack = ranges_report(t.ahead, options.sack, TCP_SACK_BLOCKS - 1 if t.ts_ok
@@ -185,8 +185,8 @@ cdef bint send_lost(Ctx *c, Flow *flow, uint32_t mss) noexcept nogil:
 
 
 cdef void start_timers(Ctx *c, TcpConn *t) noexcept nogil:
-    """Something new is on its way: time it (Karn: never a retransmission) and watch it (RFC 6298
-    5.1).
+    """Something new, from snd_nxt on, is on its way: time it (Karn: never a retransmission) and
+    watch it (RFC 6298 5.1).
     """
     t.persist_due_us = 0
     if not t.rtt_timing:
@@ -218,13 +218,13 @@ cdef bint send_new(Ctx *c, Flow *flow, uint32_t mss) noexcept nogil:
         flags |= TCP_FIN
     if send_segment(c, flow, t.snd_nxt, n, flags, mss) < 0:
         return False
+    start_timers(c, t)
     t.snd_nxt += n
     if fin:
         t.fin_sent = True
         t.snd_fin = t.snd_nxt
         t.snd_nxt += 1
         tcp_set_state(c, flow, TCP_FIN_WAIT_1 if t.state == TCP_ESTABLISHED else TCP_LAST_ACK)
-    start_timers(c, t)
     return True
 
 
@@ -276,6 +276,17 @@ cdef bint tcp_output(Ctx *c, Flow *flow) noexcept nogil:
 cdef void tcp_send_ack(Ctx *c, Flow *flow) noexcept nogil:
     cdef TcpConn *t = &flow.body.tcp
     send_segment(c, flow, t.snd_nxt, 0, 0, 0)
+
+
+cdef bint tcp_send_override(Ctx *c, Flow *flow) noexcept nogil:
+    """RFC 9293 3.8.6.2.1 (4): the window is small, not shut, and has been so for long: use it."""
+    cdef TcpConn *t = &flow.body.tcp
+    cdef uint32_t n = min(min(tcp_unsent(flow), tcp_send_room(flow)), payload_mss(c, t))
+    if n == 0 or send_segment(c, flow, t.snd_nxt, n, TCP_PSH, n) < 0:
+        return False
+    start_timers(c, t)
+    t.snd_nxt += n
+    return True
 
 
 cdef void tcp_send_probe(Ctx *c, Flow *flow, bint keepalive) noexcept nogil:
@@ -334,7 +345,7 @@ cdef void tcp_send_syn(Ctx *c, Flow *flow) noexcept nogil:
     options.mss = <uint16_t>(c.conf.mtu - IP4_HLEN - TCP_HLEN)          # RFC 6691: without options
     options.sack_permitted = t.sack_ok
     options.has_ts = t.ts_ok
-    options.ts_val = clock_ts(c, t)
+    options.ts_val = tcp_clock_ts(c, t)
     options.ts_ecr = t.ts_recent if passive else 0
     options.wscale = t.rcv_wind_shift if t.rcv_wind_shift else -1
     out.l4_bytes = segment_build(out.l4, flow.key.dest_port, flow.key.guest_port, t.iss, t.rcv_nxt

@@ -11,7 +11,7 @@ from .tcp cimport (
     TCP_KEEPALIVE_PROBES, TCP_RETRIES_MAX, TCP_RETRIES_SYN, TCP_RTO_INITIAL_US, TCP_RTO_MAX_US,
     TCP_RTO_MIN_US, TCP_SYN_RCVD, TCP_SYN_SENT, TCP_TIME_WAIT, tcp_end, tcp_set_state, tcp_unhash,
 )
-from .tcp_out cimport tcp_send_probe, tcp_send_rst, tcp_send_syn
+from .tcp_out cimport tcp_send_override, tcp_send_probe, tcp_send_rst, tcp_send_syn
 from .tcp_sack cimport tcp_all_lost
 from .timers cimport TICK_US, timer_is_set, timer_set
 
@@ -101,8 +101,12 @@ cdef void on_rto(Ctx *c, Flow *flow) noexcept nogil:
 
 
 cdef void on_persist(Ctx *c, Flow *flow) noexcept nogil:
-    """Probe the shut window; as long as the guest answers, for ever (RFC 9293 3.8.6.1 MUST-37)."""
+    """The window has let nothing through for long: use what little there is of it, or probe it; as
+    long as the guest answers, for ever (RFC 9293 3.8.6.1 MUST-37).
+    """
     cdef TcpConn *t = &flow.body.tcp
+    if tcp_send_override(c, flow):
+        return
     if t.retries >= TCP_RETRIES_MAX:
         give_up(c, flow)
         return
