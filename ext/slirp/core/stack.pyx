@@ -408,7 +408,7 @@ cdef class Stack:
         return stack_forward(self.c, proto, fd, guest_addr, guest_port)
 
     def remove_forward(self, int forward_id):
-        return stack_remove_forward(self.c, <uint32_t>(forward_id - 1))
+        return stack_remove_forward(self.c, <uint32_t>forward_id - 1)
 
     def stats(self):
         """Counters by name, and what is in use now."""
