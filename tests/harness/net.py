@@ -159,6 +159,12 @@ class Net:
         assert got == want, f"dropped {dict(got)}, not {dict(want)}\n{self.transcript()}"
         self._drops_named += got
 
+    def dropped_only(self, *drops: Drop) -> None:
+        """Assert that of these frames some have been dropped, however many, and no others."""
+        got = self._drops() - self._drops_named
+        assert set(got) == {drop.name.lower() for drop in drops}, f"{got}\n{self.transcript()}"
+        self._drops_named += got
+
     def settle(self) -> None:
         """Assert that nothing was left unsaid: called at the end of every test."""
         self.check()

@@ -16,7 +16,7 @@ from .stats cimport (
 from .tcp cimport (
     TCP_ACK, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_FIN, TCP_FIN_WAIT_1, TCP_GSO_MAX_BYTES,
     TCP_LAST_ACK, TCP_PSH, TCP_RST, TCP_SACK_BLOCKS, TCP_SYN, TCP_SYN_RCVD, TCP_SYN_SENT,
-    tcp_set_state,
+    TCP_TIME_WAIT, tcp_set_state,
 )
 from .tcp_sack cimport ranges_report, ranges_skip, tcp_pipe
 from .tcp_wire cimport SegmentOptions, segment_build
@@ -374,10 +374,14 @@ cdef void send_bare_rst(Ctx *c, OutFrame *out, uint16_t src_port, uint16_t dst_p
 
 
 cdef void tcp_send_rst(Ctx *c, Flow *flow) noexcept nogil:
-    """Tell the guest that its connection is over."""
+    """Tell the guest that its connection is over; where it is already, a RST could only hit the
+    next one.
+    """
     cdef TcpConn *t = &flow.body.tcp
     cdef uint8_t buf[HEADROOM_BYTES]
     cdef OutFrame out
+    if t.hashed_out or t.state == TCP_TIME_WAIT:
+        return
     out_init(&out, flow, buf)
     # Our SYN never left: as to a closed port (RFC 9293 3.10.7.1)
     if t.state == TCP_SYN_RCVD and t.snd_nxt == t.iss:
