@@ -163,24 +163,22 @@ cdef void tcp_on_accept(Ctx *c, uint32_t forward_index) noexcept nogil:
 # ---- service -----------------------------------------------------------------------------------
 
 cdef bint pull_from_host(Ctx *c, Flow *flow) noexcept nogil:
-    """Read from the host what the guest's window has room for, or one segment when it is shut, so
-    that there is something to probe with. True when bytes or the end came. What is not read stays
-    in the kernel, whose window then holds the sender back.
+    """Read from the host what the guest's window has room for, and a segment more: to probe a shut
+    window with, and to know that what fits is not all (RFC 9293 3.8.6.2.1). True when bytes or the
+    end came. What is not read stays in the kernel, whose window then holds the sender back.
     """
     cdef TcpConn *t = &flow.body.tcp
     cdef iovec iov[QUEUE_IOV_MAX]
     cdef uint32_t unsent = tcp_unsent(flow)
-    cdef uint32_t room = tcp_send_room(flow)
-    cdef uint32_t want = 0
+    cdef uint32_t ahead = tcp_send_room(flow) + t.snd_mss
+    cdef uint32_t want
     cdef int count
     cdef ssize_t got
     if not t.readable or t.eof_seen or t.host_state != HOST_OPEN:
         return False
     if t.state != TCP_ESTABLISHED and t.state != TCP_CLOSE_WAIT:
         return False
-    if room > unsent:
-        want = min(room - unsent, <uint32_t>PULL_BYTES)
-    want = max(want, t.snd_mss - min(unsent, <uint32_t>t.snd_mss))
+    want = min(ahead - min(unsent, ahead), <uint32_t>PULL_BYTES)
     want = min(want, c.conf.tcp_buffer_bytes - min(t.sq.length, c.conf.tcp_buffer_bytes))
     if want == 0:
         return False

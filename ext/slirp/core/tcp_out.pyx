@@ -168,7 +168,8 @@ cdef bint send_lost(Ctx *c, Flow *flow, uint32_t mss) noexcept nogil:
     if seq_ge(t.rexmit_nxt, t.rexmit_end):
         return False
     pipe = tcp_pipe(t)
-    if pipe and pipe + mss > t.cwnd:
+    # The first goes whatever cwnd is (RFC 5681 3.2 step 2, 6582 3.2 step 5, 6675 5 step 4.3)
+    if pipe and pipe + mss > t.cwnd and t.rexmit_nxt != t.snd_una:
         return False
     if t.fin_sent and t.rexmit_nxt == t.snd_fin:
         if send_segment(c, flow, t.snd_fin, 0, TCP_FIN, mss) < 0:

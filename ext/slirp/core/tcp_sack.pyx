@@ -182,6 +182,8 @@ cdef void tcp_dup_ack(Ctx *c, TcpConn *t) noexcept nogil:
         t.recover = t.snd_nxt
         t.ssthresh = max(min(flight, t.cwnd) // 2, 2 * <uint32_t>t.snd_mss)
         t.cwnd = t.ssthresh
+        if not t.sack_ok:
+            t.cwnd += TCP_DUP_THRESH * t.snd_mss    # step 3: these have left the network
         t.rexmit_nxt = t.snd_una
         t.rexmit_end = seq_min(t.snd_una + t.snd_mss, t.snd_nxt)
         t.rtt_timing = False                        # Karn
@@ -230,6 +232,9 @@ cdef void tcp_recovery_ack(Ctx *c, TcpConn *t, uint32_t acked) noexcept nogil:
     if t.sack_ok:
         if seq_gt(lost_below(t), t.snd_una):
             take_for_lost(t, lost_below(t))
+    else:                           # RFC 6582 3.2 step 5: what has left makes no room, but for one
+        t.cwnd -= min(acked, t.cwnd)
+        t.cwnd += t.snd_mss
     if t.rexmit_nxt == t.snd_una and t.rexmit_end == t.snd_una:
         # A partial ACK, and what follows was not sent again yet: it is lost too (RFC 6582 3.2 step
         # 5).
