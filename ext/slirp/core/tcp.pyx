@@ -24,7 +24,9 @@ cdef void tcp_set_state(Ctx *c, Flow *flow, TcpState state) noexcept nogil:
     follow from it.
     """
     cdef TcpState old = <TcpState>flow.body.tcp.state
-    if SLIRP_DEBUG and state != TCP_CLOSED and not tcp_edges(old) & (1 << <int>state):
+    # TIME-WAIT may begin anew (3.10.7.4 eighth: restart the 2 MSL time-out).
+    if (SLIRP_DEBUG and state != TCP_CLOSED and not tcp_edges(old) & (1 << <int>state)
+            and not (state == TCP_TIME_WAIT and old == TCP_TIME_WAIT)):
         abort()
     flow.body.tcp.state = <uint8_t>state
     flow.body.tcp.deadline_us = 0
