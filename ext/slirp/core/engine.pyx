@@ -85,9 +85,10 @@ cdef void link_receive(Loop *loop) noexcept nogil:
     cdef int _
     for _ in range(LINK_BATCH):
         n = read(loop.tap_fd, loop.frame + skip, sizeof(loop.frame) - skip)
-        if n < 0:
-            if errno != EAGAIN and errno != EINTR:
-                loop.link_down = True       # EBADFD: the device is gone, and its namespace with it
+        if n <= 0:
+            # EBADFD: the device is gone, and its namespace with it; 0: a socket's other end is
+            if n == 0 or errno != EAGAIN and errno != EINTR:
+                loop.link_down = True
             return
         stack_input(&loop.c, loop.frame, <uint32_t>n + skip)
 
