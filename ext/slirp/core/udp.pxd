@@ -10,6 +10,9 @@ forward's. A datagram from the guest belongs to the most specific flow.
 Trains of equal datagrams stay together: USO frames of the guest leave by UDP_SEGMENT, UDP_GRO
 batches of the host enter as USO frames. A mapping ends 30 s after its last datagram while nobody
 has answered, 180 s after it once somebody has (RFC 4787 4.3), 10 s for DNS.
+
+A datagram of a life (TTL) below the usual keeps it, and what ICMP says of one is passed on: a
+guest's traceroute sees the host's first router as its first hop.
 """
 from libc.stdint cimport uint32_t
 

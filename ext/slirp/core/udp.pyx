@@ -26,8 +26,8 @@ from .stats cimport (
 )
 from .timers cimport timer_cancel, timer_set
 from .wire cimport (
-    ETH_ALEN, FRAME_MAX_BYTES, HEADROOM_BYTES, IP_PROTO_UDP, UDP_HLEN, VNET_GSO_UDP_L4, Addr,
-    addr_eq, addr_is4, load_be16, store_be16, usec_t,
+    ETH_ALEN, FRAME_MAX_BYTES, HEADROOM_BYTES, IP_PROTO_UDP, IP_TTL_DEFAULT, UDP_HLEN,
+    VNET_GSO_UDP_L4, Addr, addr_eq, addr_is4, load_be16, store_be16, usec_t,
 )
 
 cdef enum:
@@ -197,6 +197,7 @@ cdef Drop udp_input(Ctx *c, const IpHdr *ip) noexcept nogil:
         datagram.local_addr = flow.body.udp.local_addr
     datagram.data = <uint8_t *>p + UDP_HLEN
     datagram.length = length - UDP_HLEN
+    datagram.ttl = ip.ttl if ip.ttl < IP_TTL_DEFAULT else 0     # a shorter life is meant
     if ip.gso_type == VNET_GSO_UDP_L4 and datagram.length > ip.gso_size:
         datagram.segment_bytes = ip.gso_size
     result = c.host.dgram_send(c.host.impl, flow.fd, &datagram)
