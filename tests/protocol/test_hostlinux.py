@@ -28,6 +28,18 @@ SYN, ACK, RST, FIN, PUSH = 0x02, 0x10, 0x04, 0x01, 0x08
 LOOPBACK = "127.0.0.1"
 PATIENCE_S = 10  # a machine that is busy, not one that is wrong
 FRAME_MAX = 1 << 17
+IP_RECVTTL = 12  # which Python's socket module does not name
+
+
+def has_ipv6() -> bool:
+    """The host's loopback has ::1."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::1", 0))
+        return True
+    return False
+
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="no IPv6 on the loopback")
 
 
 SETTINGS: dict[str, Any] = {
@@ -195,7 +207,7 @@ def test_datagram_after_a_refused_one_is_sent(wired: Wired) -> None:
         assert server.recv(100) == b"in time"
 
 
-@pytest.mark.parametrize(("size", "segment_bytes"), [(5000, 1000), (5001, 1000), (40000, 500)])
+@pytest.mark.parametrize(("size", "segment_bytes"), [(5000, 1000), (5001, 1000), (40000, 250)])
 def test_train_of_the_guests_is_cut_by_the_kernel(
     wired: Wired, size: int, segment_bytes: int
 ) -> None:
@@ -274,6 +286,40 @@ def test_many_datagrams_lose_none(wired: Wired) -> None:
         wired.run_until(lambda: len(wired.frames) == 150)
     numbers = [struct.unpack("!H", bytes(frame.udp.data))[0] for frame in wired.frames]
     assert numbers == list(range(150))
+
+
+def test_shorter_life_is_set(wired: Wired) -> None:
+    """IP_TTL for the one datagram; the next has the host's own again."""
+    with peer() as server:
+        server.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 1)
+        lives = []
+        for ttl in (5, 64):
+            udp = udp_datagram(port_of(server), b"x")
+            wired.guest.send(ip_frame(GATEWAY, UDP, udp, ttl=ttl))
+            wired.flush()
+            _, control, _, _ = server.recvmsg(10, 100)
+            lives.append(struct.unpack("=i", control[0][2])[0])
+    assert lives[0] == 5
+    assert lives[1] >= 64
+
+
+@needs_ipv6
+def test_client_of_the_other_family(wired: Wired) -> None:
+    """The guest has no IPv6: such a client is seen as the gateway, and answered as what it is."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as bound:
+        bound.bind(("::1", 0))
+        bound.setblocking(False)
+        port = port_of(bound)
+        wired.engine.add_forward("udp", bound.detach(), GUEST, 53)
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
+        client.settimeout(PATIENCE_S)
+        client.connect(("::1", port))
+        client.send(b"query")
+        frame = wired.next()
+        assert (frame.ip.src, frame.udp.sport) == (GATEWAY, port_of(client))
+        wired.udp(port_of(client), b"answer", sport=53)
+        wired.flush()
+        assert client.recv(100) == b"answer"
 
 
 # ---- TCP

@@ -202,6 +202,15 @@ def test_inner_checksum_left_to_be_finished(lan: Lan, outer_checksum: bool, padd
     assert lan.host.newest.sent[0].data == shim + bytes(complete)
 
 
+def test_inner_checksum_of_zero_is_all_ones(lan: Lan) -> None:
+    """RFC 768, inside as outside: zero would mean that there is none."""
+    inner = udp_datagram(7, b"", sport=8)
+    inner.sum = 0xFFFF ^ (7 + 8 + 8)  # so that the whole sums to all ones, its complement to zero
+    vnet = Vnet(NEEDS_CSUM, csum_start=L4 + 8, csum_offset=6)
+    lan.send_frame(ip_frame(WORLD, UDP, bytes(udp_datagram(4789, bytes(inner))), vnet=vnet))
+    assert lan.host.newest.sent[0].data[6:8] == b"\xff\xff"
+
+
 def test_outer_checksum_beside_an_unfinished_inner_one_is_verified(lan: Lan) -> None:
     outer = udp_datagram(4789, bytes(20))
     outer.sum = 0xDEAD
