@@ -20,6 +20,7 @@ only call down.
              tcp_timer  tcp_host  tcp_in
     layer 3  stack      dispatch, counting, service; `Stack`: the sans-IO face for tests
     layer 4  hostfake   HostOps by a Python object (tests)
+             testfaces  the machines of layer 1 as Python objects (tests)
              hostlinux  HostOps by system calls
              engine     the TAP, epoll and the stack: `Engine`, what the daemon drives
     beside   oscalls    the few calls of Linux that Python's os module lacks, for slirp/
