@@ -1,8 +1,6 @@
 """`python -m slirp` is the console script `pyslirp`."""
 
-import sys
-
-from slirp.cli import main
+from slirp.cli import console
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    console()

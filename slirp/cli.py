@@ -25,6 +25,7 @@ from slirp.options import HELP, OPTIONS, RUN_OPTIONS, VERSION
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import NoReturn
 
 PROGRAM = "pyslirp"
 RUN = "run"
@@ -57,6 +58,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             log.say(usage(name))
         log.complain(str(error))
         return EXIT_FAILURE
+
+
+def console() -> NoReturn:
+    """The program: main(), then out at once.
+
+    The interpreter's own farewell takes 60 ms, in which a runtime may already want the TAP's name.
+    """
+    os._exit(main())
 
 
 def parse(words: Sequence[str], name: str = PROGRAM) -> Config | None:

@@ -7,8 +7,9 @@ bytes written ahead of a gap (reassembly), which become part of it when the gap 
 block given back is the next one handed out, so that a busy connection runs in cache.
 
 The pool is bounded by `limit_blocks`. When it is empty, a queue cannot grow: callers shed load and
-count it. Blocks come from malloc; up to CACHED_BLOCKS free ones are kept, the rest go back to the
-system.
+count it. Blocks are
+mapped from the system one by one; up to CACHED_BLOCKS free ones are kept, the rest go back at once,
+so that a busy hour leaves no memory behind.
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 

@@ -1,7 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The pool of blocks and the byte queues: see blocks.pxd for the theory."""
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
+
+from .linux cimport (
+    MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap,
+)
 
 
 cdef void pool_init(BlockPool *pool, uint64_t limit_bytes) noexcept nogil:
@@ -15,7 +19,7 @@ cdef void pool_destroy(BlockPool *pool) noexcept nogil:
     while pool.free != NULL:
         block = pool.free
         pool.free = block.next
-        free(block)
+        munmap(block, BLOCK_BYTES)
     pool.free_blocks = 0
 
 
@@ -28,8 +32,9 @@ cdef uint8_t *block_get(BlockPool *pool) noexcept nogil:
     elif pool.used_blocks >= pool.limit_blocks:
         return NULL
     else:
-        block = <Block *>malloc(BLOCK_BYTES)
-        if block == NULL:
+        block = <Block *>mmap(NULL, BLOCK_BYTES, PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+        if block == MAP_FAILED:
             return NULL
     pool.used_blocks += 1
     return <uint8_t *>block
@@ -39,7 +44,7 @@ cdef void block_put(BlockPool *pool, uint8_t *bytes_) noexcept nogil:
     cdef Block *block = <Block *>bytes_
     pool.used_blocks -= 1
     if pool.free_blocks >= CACHED_BLOCKS:
-        free(block)
+        munmap(block, BLOCK_BYTES)
         return
     block.next = pool.free
     pool.free = block

@@ -29,7 +29,7 @@ from .tcp_timer cimport tcp_arm
 from .wire cimport ETH_ALEN, IP_PROTO_TCP, Addr
 
 cdef enum:
-    PULL_BYTES = 131072             # read from a host socket at once
+    PULL_BYTES = 262144             # read from a host socket at once
     SERVICE_ROUNDS = 4              # pulls before another connection has its turn
     ACCEPT_BATCH = 64               # clients taken from a listener at once
     MEMORY_RETRY_US = 10000
