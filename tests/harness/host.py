@@ -155,6 +155,7 @@ class Host:
         self.clients: dict[int, deque[Client]] = {}  # by listening fd
         self.calls: list[tuple[str, tuple[object, ...]]] = []
         self.deliver: Deliver = lambda ref, events: None
+        self.on_connect: Callable[[HostSocket], None] = lambda socket: None  # a TCP socket is born
         self.note: Callable[[str], None] = lambda line: None  # keeps the transcript
         self.listeners: dict[int, int] = {}  # ref by fd
         self._next_fd = 100
@@ -201,6 +202,11 @@ class Host:
         self.sockets[fd] = HostSocket(self.deliver, fd, ref, addr, port)
         return fd
 
+    def _open_tcp(self, ref: int, addr: bytes, port: int) -> int:
+        fd = self._open(ref, addr, port)
+        self.on_connect(self.sockets[fd])
+        return fd
+
     def _socket(self, name: str, fd: int, *arguments: object) -> HostSocket:
         self._call(name, fd, *arguments)
         socket = self.sockets[fd]
@@ -211,7 +217,7 @@ class Host:
 
     def tcp_connect(self, ref: int, addr: bytes, port: int) -> int:
         self._call("tcp_connect", addr, port)
-        return -self.connect_error or self._open(ref, addr, port)
+        return -self.connect_error or self._open_tcp(ref, addr, port)
 
     def tcp_connect_result(self, fd: int) -> int:
         return self._socket("tcp_connect_result", fd).connect_result
@@ -232,7 +238,7 @@ class Host:
         if not self.clients[listen_fd]:
             return -errno.EAGAIN
         addr, port = self.clients[listen_fd].popleft()
-        return self._open(0, addr, port), addr, port
+        return self._open_tcp(0, addr, port), addr, port
 
     def watch(self, fd: int, ref: int) -> int:
         self._call("watch", fd)

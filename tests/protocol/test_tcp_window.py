@@ -370,6 +370,21 @@ def test_window_of_an_old_segment_is_ignored(tcp: Tcp) -> None:
     assert text_of(g) == stream(0, 1000)
 
 
+def test_window_goes_with_its_ack(tcp: Tcp) -> None:
+    """RFC 9293 3.8.4: the window counts from the ACK it came with, also in a segment whose number is
+    older than the last that set it: a gap that is filled behind newer text.
+    """
+    g = tcp.established(options="mss 500")
+    g.send(". 1:1(0) ack 1 win 1000")
+    g.feed(stream(0, 5000))
+    assert text_of(g) == stream(0, 1000)
+    g.send("P. 101:201(100) ack 1 win 1000")
+    g.send("P. 1:101(100) ack 501 win 500")
+    assert text_of(g) == b"", "the right edge is where it was"
+    g.send(". 201:201(0) ack 501 win 1500")
+    assert text_of(g) == stream(1000, 1000)
+
+
 def test_window_shut_fin_is_still_delivered(tcp: Tcp) -> None:
     """RFC 9293 3.8.6.1: what waits at a shut window may be a FIN alone; it too gets there."""
     g = tcp.established(options=PLAIN)

@@ -227,10 +227,13 @@ cdef Drop check_syn(Ctx *c, Flow *flow, const Segment *seg) noexcept nogil:
 
 cdef void update_window(Ctx *c, TcpConn *t, const Segment *seg, uint32_t window) noexcept nogil:
     """SND.WND from a segment that is not older than the last that set it (RFC 9293 3.10.7.4 fifth).
+
+    A newer ACK always is a newer segment, whatever its number: else the window would be counted
+    from an ACK that it was not sent with.
     """
     cdef bint was_shut
-    if seq_lt(t.snd_wl1, seg.seg_seq) or (t.snd_wl1 == seg.seg_seq
-                                          and seq_le(t.snd_wl2, seg.seg_ack)):
+    if seq_gt(seg.seg_ack, t.snd_wl2) or (seg.seg_ack == t.snd_wl2
+                                          and seq_le(t.snd_wl1, seg.seg_seq)):
         was_shut = t.snd_wnd == 0
         t.snd_wnd = window
         t.snd_wl1 = seg.seg_seq
@@ -246,8 +249,6 @@ cdef void update_window(Ctx *c, TcpConn *t, const Segment *seg, uint32_t window)
             t.rexmit_end = t.snd_nxt
             if t.snd_nxt != t.snd_una:
                 t.rto_due_us = c.now_us + t.rto_us
-    else:                                                           # kept near: the numbers wrap
-        t.snd_wl1 = seq_max(t.snd_wl1, t.rcv_nxt - 0x40000000)
 
 
 cdef void take_rtt(Ctx *c, TcpConn *t, const Segment *seg) noexcept nogil:

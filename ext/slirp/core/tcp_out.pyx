@@ -18,7 +18,7 @@ from .tcp cimport (
     TCP_LAST_ACK, TCP_PSH, TCP_RST, TCP_SACK_BLOCKS, TCP_SYN, TCP_SYN_RCVD, TCP_SYN_SENT,
     TCP_TIME_WAIT, tcp_set_state,
 )
-from .tcp_sack cimport ranges_report, ranges_skip, tcp_pipe
+from .tcp_sack cimport ranges_report, ranges_skip, tcp_payload_mss, tcp_pipe
 from .tcp_wire cimport SegmentOptions, segment_build
 from .wire cimport HEADROOM_BYTES, IP4_HLEN, IP_PROTO_TCP, TCP_HLEN, TCP_OPTIONS_MAX, VNET_GSO_TCPV4
 
@@ -140,16 +140,6 @@ cdef uint32_t tcp_send_room(const Flow *flow) noexcept nogil:
     return min(<uint32_t>window, t.cwnd - pipe)
 
 
-cdef uint32_t payload_mss(Ctx *c, const TcpConn *t) noexcept nogil:
-    """Payload per segment: the guest's MSS less the options of the moment (RFC 6691)."""
-    cdef uint32_t options = 12 if t.ts_ok else 0
-    cdef uint32_t blocks
-    if t.sack_ok and t.ahead != NULL:
-        blocks = min(t.ahead.count, <uint32_t>(TCP_SACK_BLOCKS - 1 if t.ts_ok else TCP_SACK_BLOCKS))
-        options += 4 + 8 * blocks
-    return t.snd_mss - options
-
-
 cdef uint32_t frame_limit(Ctx *c, uint32_t mss) noexcept nogil:
     """The most payload that one frame may carry: whole segments, or one where the link does not
     cut.
@@ -252,7 +242,7 @@ cdef bint tcp_output(Ctx *c, Flow *flow) noexcept nogil:
     """Send whatever is due. True when new bytes went out, so that there may be room for more."""
     cdef TcpConn *t = &flow.body.tcp
     cdef bint sent = False
-    cdef uint32_t mss = payload_mss(c, t)
+    cdef uint32_t mss = tcp_payload_mss(t)
     if t.state == TCP_SYN_SENT or t.state == TCP_SYN_RCVD:
         if t.ack_now and t.state == TCP_SYN_RCVD and t.snd_nxt != t.iss:
             tcp_send_ack(c, flow)                       # behind our SYN-ACK only: before, silence
@@ -282,7 +272,7 @@ cdef void tcp_send_ack(Ctx *c, Flow *flow) noexcept nogil:
 cdef bint tcp_send_override(Ctx *c, Flow *flow) noexcept nogil:
     """RFC 9293 3.8.6.2.1 (4): the window is small, not shut, and has been so for long: use it."""
     cdef TcpConn *t = &flow.body.tcp
-    cdef uint32_t n = min(min(tcp_unsent(flow), tcp_send_room(flow)), payload_mss(c, t))
+    cdef uint32_t n = min(min(tcp_unsent(flow), tcp_send_room(flow)), tcp_payload_mss(t))
     if n == 0 or send_segment(c, flow, t.snd_nxt, n, TCP_PSH, n) < 0:
         return False
     start_timers(c, t)

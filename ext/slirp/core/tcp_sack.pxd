@@ -23,6 +23,7 @@ cdef void ranges_trim(RangeList **list_, seq_t below) noexcept nogil
 cdef int ranges_report(const RangeList *list_, Range *out, int max_out) noexcept nogil
 cdef uint32_t ranges_bytes(const RangeList *list_, seq_t start, seq_t end) noexcept nogil
 cdef seq_t ranges_skip(const RangeList *list_, seq_t at, seq_t *next_start) noexcept nogil
+cdef uint32_t tcp_payload_mss(const TcpConn *t) noexcept nogil
 cdef uint32_t tcp_pipe(const TcpConn *t) noexcept nogil
 cdef bint tcp_sack_update(TcpConn *t, const Segment *seg) noexcept nogil
 cdef void tcp_dup_ack(Ctx *c, TcpConn *t) noexcept nogil

@@ -3,7 +3,7 @@
 from libc.stdlib cimport calloc, free
 
 from .seq cimport seq_ge, seq_gt, seq_le, seq_lt, seq_max, seq_min
-from .tcp cimport TCP_CWND_OPEN, TCP_DUP_THRESH, TCP_HOLES_MAX
+from .tcp cimport TCP_CWND_OPEN, TCP_DUP_THRESH, TCP_HOLES_MAX, TCP_SACK_BLOCKS
 
 
 cdef bint ranges_add(RangeList **list_, seq_t start, seq_t end) noexcept nogil:
@@ -113,6 +113,15 @@ cdef seq_t ranges_skip(const RangeList *list_, seq_t at, seq_t *next_start) noex
     return at
 
 
+cdef uint32_t tcp_payload_mss(const TcpConn *t) noexcept nogil:
+    """Text per segment: the guest's MSS less the options of the moment (RFC 6691)."""
+    cdef uint32_t options = 12 if t.ts_ok else 0
+    if t.sack_ok and t.ahead != NULL:
+        options += 4 + 8 * min(t.ahead.count,
+                               <uint32_t>(TCP_SACK_BLOCKS - 1 if t.ts_ok else TCP_SACK_BLOCKS))
+    return t.snd_mss - options
+
+
 cdef uint32_t tcp_pipe(const TcpConn *t) noexcept nogil:
     """RFC 6675 4: octets under way, neither SACKed nor taken for lost."""
     cdef uint32_t out = t.snd_nxt - t.snd_una
@@ -185,7 +194,7 @@ cdef void tcp_dup_ack(Ctx *c, TcpConn *t) noexcept nogil:
         if not t.sack_ok:
             t.cwnd += TCP_DUP_THRESH * t.snd_mss    # step 3: these have left the network
         t.rexmit_nxt = t.snd_una
-        t.rexmit_end = seq_min(t.snd_una + t.snd_mss, t.snd_nxt)
+        t.rexmit_end = seq_min(t.snd_una + tcp_payload_mss(t), t.snd_nxt)
         t.rtt_timing = False                        # Karn
     elif not t.sack_ok:
         # RFC 6582 3.2 step 4: a segment has left the network
@@ -238,7 +247,7 @@ cdef void tcp_recovery_ack(Ctx *c, TcpConn *t, uint32_t acked) noexcept nogil:
     if t.rexmit_nxt == t.snd_una and t.rexmit_end == t.snd_una:
         # A partial ACK, and what follows was not sent again yet: it is lost too (RFC 6582 3.2 step
         # 5).
-        t.rexmit_end = seq_min(t.snd_una + t.snd_mss, t.snd_nxt)
+        t.rexmit_end = seq_min(t.snd_una + tcp_payload_mss(t), t.snd_nxt)
 
 
 cdef void tcp_all_lost(TcpConn *t) noexcept nogil:
