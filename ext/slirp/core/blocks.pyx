@@ -3,9 +3,23 @@
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from .linux cimport (
-    MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap,
-)
+cdef extern from *:
+    """
+    #include <stdlib.h>
+    #include <sys/mman.h>
+    #ifdef PYSLIRP_DEBUG            /* so that a sanitizer sees each byte too far */
+    #define slirp_block_map(n) malloc(n)
+    #define slirp_block_unmap(p, n) free(p)
+    #else
+    static inline void *slirp_block_map(size_t n) {
+        void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        return p == MAP_FAILED ? NULL : p;
+    }
+    #define slirp_block_unmap(p, n) munmap(p, n)
+    #endif
+    """
+    void *block_map "slirp_block_map"(size_t n) noexcept nogil
+    void block_unmap "slirp_block_unmap"(void *p, size_t n) noexcept nogil
 
 
 cdef void pool_init(BlockPool *pool, uint64_t limit_bytes) noexcept nogil:
@@ -19,7 +33,7 @@ cdef void pool_destroy(BlockPool *pool) noexcept nogil:
     while pool.free != NULL:
         block = pool.free
         pool.free = block.next
-        munmap(block, BLOCK_BYTES)
+        block_unmap(block, BLOCK_BYTES)
     pool.free_blocks = 0
 
 
@@ -32,9 +46,8 @@ cdef uint8_t *block_get(BlockPool *pool) noexcept nogil:
     elif pool.used_blocks >= pool.limit_blocks:
         return NULL
     else:
-        block = <Block *>mmap(NULL, BLOCK_BYTES, PROT_READ | PROT_WRITE,
-                              MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
-        if block == MAP_FAILED:
+        block = <Block *>block_map(BLOCK_BYTES)
+        if block == NULL:
             return NULL
     pool.used_blocks += 1
     return <uint8_t *>block
@@ -44,7 +57,7 @@ cdef void block_put(BlockPool *pool, uint8_t *bytes_) noexcept nogil:
     cdef Block *block = <Block *>bytes_
     pool.used_blocks -= 1
     if pool.free_blocks >= CACHED_BLOCKS:
-        munmap(block, BLOCK_BYTES)
+        block_unmap(block, BLOCK_BYTES)
         return
     block.next = pool.free
     pool.free = block

@@ -36,5 +36,6 @@ cdef void icmp_error_for_udp(Ctx *c, const Flow *flow, const Addr *dest, uint16_
                              const HostError *error) noexcept nogil
 cdef void ping_on_host_event(Ctx *c, Flow *flow, uint32_t events) noexcept nogil
 cdef void ping_on_timer(Ctx *c, Flow *flow) noexcept nogil
+cdef int icmp_code_of_errno(int error) noexcept nogil
 cdef bint icmp_from_error(const HostError *error, uint8_t *icmp_type,
                           uint8_t *icmp_code) noexcept nogil

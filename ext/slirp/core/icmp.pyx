@@ -87,7 +87,7 @@ cdef void icmp_refuse(Ctx *c, const IpHdr *ip, int error) noexcept nogil:
     """The host would not take a datagram of the guest's, with that errno: tell it as a router
     would.
     """
-    cdef int icmp_code = code_of_errno(error)
+    cdef int icmp_code = icmp_code_of_errno(error)
     if icmp_code >= 0:
         icmp_error(c, ip, ICMP_UNREACHABLE, <uint8_t>icmp_code)
 
@@ -121,7 +121,7 @@ cdef void icmp_unreachable_for_tcp(Ctx *c, const Flow *flow, uint8_t icmp_code) 
                &c.conf.gateway4)
 
 
-cdef int code_of_errno(int error) noexcept nogil:
+cdef int icmp_code_of_errno(int error) noexcept nogil:
     """The code of "destination unreachable" that says the same; -1: the guest need not know."""
     if error == ECONNREFUSED:
         return ICMP_PORT_UNREACHABLE
@@ -144,7 +144,7 @@ cdef bint icmp_from_error(const HostError *error, uint8_t *icmp_type,
         icmp_type[0] = error.icmp_type
         icmp_code[0] = error.icmp_code
         return error.icmp_type == ICMP_UNREACHABLE or error.icmp_type == ICMP_TIME_EXCEEDED
-    code = code_of_errno(error.error)
+    code = icmp_code_of_errno(error.error)
     if error.error == EMSGSIZE and error.mtu:
         code = ICMP_FRAG_NEEDED
     icmp_type[0] = ICMP_UNREACHABLE

@@ -1,5 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """TCP's host side and the joint service: see tcp_host.pxd for the theory."""
+from libc.stdint cimport uint8_t
 from libc.string cimport memcpy, memset
 
 from .blocks cimport QUEUE_IOV_MAX, queue_commit, queue_reserve_iov
@@ -8,12 +9,9 @@ from .ctx cimport Forward, touch
 from .flow cimport flow_alloc, flow_handle, flow_lookup
 from .fwd cimport fwd_at, fwd_guest_view
 from .hostops cimport EVENT_ERROR, EVENT_READABLE, EVENT_WRITABLE, REF_FLOW, ref_make
-from .icmp cimport icmp_unreachable_for_tcp
+from .icmp cimport icmp_code_of_errno, icmp_unreachable_for_tcp
 from .ip cimport neigh_lookup
-from .linux cimport (
-    EACCES, EAGAIN, EHOSTDOWN, EHOSTUNREACH, EINPROGRESS, ENETDOWN, ENETUNREACH, EPERM, ETIMEDOUT,
-    iovec,
-)
+from .linux cimport EAGAIN, ECONNREFUSED, EINPROGRESS, ETIMEDOUT, iovec
 from .stats cimport CTR_FORWARDS_ACCEPTED, CTR_TCP_CONNECT_FAILED, stats_count
 from .tcp cimport (
     HOST_CLOSED, HOST_CONNECTING, HOST_OPEN, TCP_CLOSED, TCP_CLOSE_WAIT, TCP_CWND_OPEN,
@@ -41,13 +39,10 @@ cdef void tcp_connect_failed(Ctx *c, Flow *flow, int error) noexcept nogil:
     """The guest sees what it would see without us: RST, an ICMP error, or nothing (RFC 1122
     4.2.3.9).
     """
+    cdef int icmp_code = icmp_code_of_errno(error)
     stats_count(&c.stats, CTR_TCP_CONNECT_FAILED)
-    if error == ENETUNREACH or error == ENETDOWN:
-        icmp_unreachable_for_tcp(c, flow, 0)
-    elif error == EHOSTUNREACH or error == EHOSTDOWN:
-        icmp_unreachable_for_tcp(c, flow, 1)
-    elif error == EACCES or error == EPERM:
-        icmp_unreachable_for_tcp(c, flow, 13)
+    if icmp_code >= 0 and error != ECONNREFUSED:
+        icmp_unreachable_for_tcp(c, flow, <uint8_t>icmp_code)
     elif error != ETIMEDOUT:
         tcp_send_rst(c, flow)
     tcp_end(c, flow, False)
