@@ -140,3 +140,32 @@ def test_isn_of_one_connection_is_a_clock(tcp: Tcp) -> None:
     tcp.advance(4.0)
     g = tcp.syn_received(g)
     assert (g.our_isn - first) & 0xFFFFFFFF == 1_000_000
+
+
+# ---- flags on a SYN
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "SEW",  # RFC 3168 6.1.1: ECN is asked for, and not granted
+        "SP",
+        "SU",
+        "SF",  # RFC 9293 3.10.7.2: the FIN comes again when its turn is
+    ],
+)
+def test_other_flags_on_a_syn_are_passed_over(tcp: Tcp, flags: str) -> None:
+    """RFC 9293 3.10.7.2 third: it is a SYN; the answer is a plain SYN-ACK."""
+    g = tcp.peer()
+    g.send(f"{flags} 0:0(0) <mss 1460>")
+    tcp.host.newest.connected()
+    g.expect("S. 0:0(0) ack 1")
+
+
+@pytest.mark.parametrize("flags", ["PE.", "PW.", "PEW."])
+def test_ecn_flags_without_ecn_are_ignored(tcp: Tcp, flags: str) -> None:
+    """RFC 3168 6.1.1: not agreed upon: ECE and CWR mean nothing."""
+    g = tcp.established()
+    g.send(f"{flags} 1:11(10) ack 1")
+    g.expect(". 1:1(0) ack 11")
+    assert g.socket.received == stream(0, 10)

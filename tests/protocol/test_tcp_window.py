@@ -371,8 +371,8 @@ def test_window_of_an_old_segment_is_ignored(tcp: Tcp) -> None:
 
 
 def test_window_goes_with_its_ack(tcp: Tcp) -> None:
-    """RFC 9293 3.8.4: the window counts from the ACK it came with, also in a segment whose number is
-    older than the last that set it: a gap that is filled behind newer text.
+    """RFC 9293 3.10.7.4 fifth: SND.WND counts from the ACK it came with, also in a segment whose
+    number is older than the last that set it: a gap that is filled behind newer text.
     """
     g = tcp.established(options="mss 500")
     g.send(". 1:1(0) ack 1 win 1000")
