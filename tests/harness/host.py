@@ -151,6 +151,7 @@ class Host:
         self.link: Callable[[bytes], None] = lambda frame: None  # the way to the guest
         self.link_error = 0  # errno: the link takes no frame
         self.connect_error = 0  # errno: connect() fails at once
+        self.watch_error = 0  # errno: no room for a socket's events
         self.open_error = 0  # errno: no UDP or ping socket
         self.clients: dict[int, deque[Client]] = {}  # by listening fd
         self.calls: list[tuple[str, tuple[object, ...]]] = []
@@ -242,6 +243,8 @@ class Host:
 
     def watch(self, fd: int, ref: int) -> int:
         self._call("watch", fd)
+        if self.watch_error:
+            return -self.watch_error
         if fd in self.sockets:
             self.sockets[fd].ref = ref
         else:

@@ -67,7 +67,7 @@ def test_keepalive_nobody_answers(tcp: Tcp, state: str) -> None:
 
 
 def test_keepalive_any_segment_is_life(tcp: Tcp) -> None:
-    """RFC 1122 4.2.3.6: only an idle connection is probed; what is dropped came from somebody too."""
+    """RFC 1122 4.2.3.6: only an idle connection is probed; what is dropped is life too."""
     g = tcp.established()
     for segment in (". 1:1(0) ack 1", ". 1:1(0) ack 1", "P 1:2(1)", "P 1:2(1)"):
         tcp.advance(IDLE_S - 10)

@@ -372,6 +372,27 @@ def test_link_refuses_and_recovers(tcp: Tcp) -> None:
     ack(g, 5)
 
 
+def test_link_refuses_a_retransmission(tcp: Tcp) -> None:
+    """The same for what is sent again: it is not taken for sent, a FIN neither."""
+    g = tcp.established(options=SACK)
+    g.socket.waiting.append(stream(0, 2 * MSS))
+    g.socket.close()
+    assert g.drain()[-1].has("F")
+    tcp.host.link_error = 105
+    tcp.advance(1.0)
+    tcp.host.link_error = 0
+    tcp.advance(1.0)
+    assert resent(g)[0] == 0
+    tcp.host.link_error = 105
+    g.send(f". 1:1(0) ack {edge(2)}")
+    tcp.advance(3.0)
+    tcp.host.link_error = 0
+    assert tcp.clock.run_until(lambda: bool(g.inbox), 10)
+    g.expect(f"F. {edge(2)}:{edge(2)}(0) ack 1")
+    g.send(f". 1:1(0) ack {edge(2) + 1}")
+    assert g.state == "FIN-WAIT-2"
+
+
 @pytest.mark.parametrize("options", [RENO, SACK])
 @pytest.mark.parametrize("flight", [1, 2, 3, 7, 33])
 def test_every_single_loss_is_repaired(

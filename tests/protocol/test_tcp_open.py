@@ -11,6 +11,7 @@ import pytest
 from harness.net import DNS, GATEWAY, GUEST, WORLD
 from harness.pkt import stream
 from harness.tcp import Tcp
+from slirp.core.hostfake import EVENT_READABLE, EVENT_WRITABLE
 from slirp.core.stats import Drop
 
 ICMP_UNREACHABLE = 3
@@ -459,3 +460,86 @@ def test_gateway_leads_to_the_hosts_loopback(tcp: Tcp) -> None:
     """fwd.pxd: the gateway's address is the host itself."""
     tcp.connecting(tcp.peer(dest=GATEWAY, dest_port=8000))
     assert tcp.host.called("tcp_connect") == [(bytes((127, 0, 0, 1)), 8000)]
+
+
+def test_nowhere_is_unreachable(tcp: Tcp) -> None:
+    """fwd.pxd: nobody lives at another address of the guest's network: ICMP says so."""
+    g = tcp.peer(dest=bytes((10, 0, 2, 77)))
+    g.send("S 0:0(0) <mss 1460>")
+    g.expect_nothing()
+    assert tuple(tcp.stray.popleft()[20:22]) == (ICMP_UNREACHABLE, 1)
+    g.dropped(Drop.DROP_IP4_BAD_DESTINATION)
+    tcp.at_rest()
+
+
+# ---- forwards
+
+
+def test_event_before_connect_has_ended_is_nothing(tcp: Tcp) -> None:
+    """The host's kernel may wake us early: connect() is still in progress then."""
+    g = tcp.connecting()
+    tcp.stack.host_event(g.socket.ref, EVENT_WRITABLE, tcp.clock.now_us)
+    g.expect_nothing()
+    g.socket.connected()
+    g.expect("S. 0:0(0) ack 1")
+
+
+def test_clients_behind_one_address_get_other_ports(tcp: Tcp) -> None:
+    """fwd.pxd: clients of the host's loopback are all seen as the gateway, by ports of their own."""
+    listener = tcp.host.listener()
+    tcp.stack.add_forward("tcp", listener, GUEST, 8080)
+    for _ in range(3):
+        tcp.host.client(listener, bytes((127, 0, 0, 1)), 5555)
+    seen = [(syn[12:16], int.from_bytes(syn[20:22], "big")) for syn in tcp.stray]
+    tcp.stray.clear()
+    assert {addr for addr, _ in seen} == {GATEWAY}
+    assert len({port for _, port in seen}) == 3
+    assert seen[0][1] == 5555
+    assert tcp.stat("forwards_accepted") == 3
+
+
+def test_client_finds_no_place_and_is_reset(make_tcp: Callable[..., Tcp]) -> None:
+    """Neither a flow nor a port is to be had: the client is told at once."""
+    tcp = make_tcp(max_flows=64)
+    listener = tcp.host.listener()
+    tcp.stack.add_forward("tcp", listener, GUEST, 8080)
+    for _ in range(64):
+        tcp.established()
+    tcp.host.client(listener, WORLD, 5555)
+    assert tcp.host.newest.ended == "reset"
+
+
+def test_client_whose_every_port_is_taken_is_reset(tcp: Tcp) -> None:
+    """Sixteen tries to find a port that is free; then the client is told."""
+    listener = tcp.host.listener()
+    tcp.stack.add_forward("tcp", listener, GUEST, 8080)
+    for _ in range(17):
+        tcp.host.client(listener, bytes((127, 0, 0, 1)), 5555)
+    assert tcp.host.newest.ended == "reset"
+    assert len(tcp.stray) == 16
+    tcp.stray.clear()
+
+
+def test_client_that_cannot_be_watched_is_reset(tcp: Tcp) -> None:
+    """The host has no room for its events: it does not wait for ever."""
+    listener = tcp.host.listener()
+    tcp.stack.add_forward("tcp", listener, GUEST, 8080)
+    tcp.host.watch_error = errno.ENOSPC
+    tcp.host.client(listener, WORLD, 5555)
+    tcp.stray.clear()
+    assert tcp.host.newest.ended == "reset"
+    assert tcp.stat("flows") == 0
+
+
+def test_removed_forward_takes_nobody(tcp: Tcp) -> None:
+    """A client that came while the forward went: an event for nobody; who is there lives on."""
+    g = tcp.accepted()
+    (listener,) = tcp.host.listeners
+    ref = tcp.host.listeners[listener]
+    assert tcp.stack.remove_forward(1)
+    tcp.stack.host_event(ref, EVENT_READABLE, tcp.clock.now_us)
+    assert tcp.stat("host_stale_events") == 1
+    g.send("P. 1:11(10) ack 1")
+    assert g.socket.received == stream(0, 10)
+    tcp.advance(0.1)
+    g.expect(". 1:1(0) ack 11")

@@ -248,3 +248,14 @@ def test_gap_before_fin_is_filled(tcp: Tcp) -> None:
     assert g.socket.received == stream(0, 20)
     assert g.socket.shut
     assert g.state == "CLOSE-WAIT"
+
+
+def test_fin_behind_old_text(tcp: Tcp) -> None:
+    """RFC 9293 3.10.7.4: all of the text is old, the FIN is not: it is what counts."""
+    g = tcp.established()
+    g.send("P. 1:11(10) ack 1")
+    g.expect(". 1:1(0) ack 11")
+    g.send("FP. 1:11(10) ack 1")
+    g.expect(". 1:1(0) ack 12")
+    assert g.state == "CLOSE-WAIT"
+    assert g.socket.received == stream(0, 10)
