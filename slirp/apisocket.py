@@ -14,7 +14,7 @@ from slirp.errors import SlirpError, reason
 
 MAX_PATH_BYTES = 107  # sun_path less the terminator
 # Go's clients do not retry when the backlog is full, and some publish hundreds of ports in a row.
-_BACKLOG = 4096
+BACKLOG = 4096
 _MODE = 0o600  # who may connect may open ports of the host in our name
 
 
@@ -38,7 +38,7 @@ class ApiSocket:
             _clear(path)
             os.fchmod(self.sock.fileno(), _MODE)  # bind() gives the file this mode, less the umask
             self.sock.bind(path)
-            self.sock.listen(_BACKLOG)
+            self.sock.listen(BACKLOG)
             self._identity = _identity(path)
         except OSError as error:
             self.sock.close()

@@ -10,7 +10,7 @@ import asyncio
 import functools
 import socket
 
-from slirp import api, report
+from slirp import api, apisocket, report
 from slirp.core import oscalls
 from slirp.driver import LoopDriver
 
@@ -84,7 +84,9 @@ class _Service:
             return None
         listener = socket.socket(fileno=api_socket.sock.detach())
         serve = functools.partial(api.serve_client, self._daemon.forwards)
-        return await asyncio.start_unix_server(serve, sock=listener, limit=api.MAX_REQUEST_BYTES)
+        return await asyncio.start_unix_server(
+            serve, sock=listener, limit=api.MAX_REQUEST_BYTES, backlog=apisocket.BACKLOG
+        )
 
     def _watch(self, fd: int, on_readable: Callable[[], None]) -> None:
         try:

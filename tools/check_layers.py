@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 LAYERS = (
     ("linux", "wire", "seq"),
-    ("siphash", "csum", "stats", "blocks", "timers", "conn", "flow", "hostops", "ctx"),
+    ("siphash", "csum", "stats", "blocks", "timers", "rate", "conn", "flow", "hostops", "ctx"),
     ("ip", "fwd", "arp", "icmp", "udp"),
     ("tcp", "tcp_wire", "tcp_sack", "tcp_out", "tcp_recv", "tcp_timer", "tcp_host", "tcp_in"),
     ("stack",),

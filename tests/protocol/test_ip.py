@@ -297,6 +297,17 @@ def test_unknown_protocol(lan: Lan) -> None:
     lan.dropped(*[Drop.DROP_IP4_PROTO_UNKNOWN] * 3)
 
 
+@pytest.mark.parametrize("proto", [6, 17])
+def test_the_last_hop_is_told(lan: Lan, proto: int) -> None:
+    """RFC 1812 5.3.1: TTL 1 ends at a router, with time exceeded: traceroute's first line."""
+    lan.send(WORLD, proto, bytes(20), ttl=1)
+    quote = lan.expect_icmp_error(0, icmp_type=11)
+    assert (quote.src, quote.dst, quote.p) == (GUEST, WORLD, proto)
+    lan.send(WORLD, proto, bytes(20), ttl=0)
+    lan.expect_nothing()
+    lan.dropped(*[Drop.DROP_IP4_TTL_EXPIRED] * 2)
+
+
 def test_unknown_protocol_to_a_group_is_silence(lan: Lan) -> None:
     """RFC 1122 3.2.2: no error about a datagram for a group."""
     lan.send(bytes((224, 0, 0, 251)), 2, b"IGMP")

@@ -485,7 +485,7 @@ def test_event_before_connect_has_ended_is_nothing(tcp: Tcp) -> None:
 
 
 def test_clients_behind_one_address_get_other_ports(tcp: Tcp) -> None:
-    """fwd.pxd: clients of the host's loopback are all seen as the gateway, by ports of their own."""
+    """fwd.pxd: clients of the loopback are all seen as the gateway, by ports of their own."""
     listener = tcp.host.listener()
     tcp.stack.add_forward("tcp", listener, GUEST, 8080)
     for _ in range(3):

@@ -10,8 +10,9 @@ from harness.pkt import stream
 from harness.tcp import BUILDERS, Tcp
 from slirp.core.stats import Drop
 
-CHALLENGE_BURST = 100  # RFC 5961 7: of all connections together
-CHALLENGES_PER_SECOND = 1000
+CHALLENGE_BURST = 10  # RFC 5961 7: of one connection
+CHALLENGES_PER_SECOND = 10
+CHALLENGE_BURST_OF_ALL = 100
 
 
 def test_blind_reset_sweep_only_one_number_counts(tcp: Tcp) -> None:
@@ -76,11 +77,23 @@ def test_challenge_acks_are_limited(tcp: Tcp) -> None:
     g.dropped(*[Drop.DROP_TCP_RST_CHALLENGED] * (CHALLENGE_BURST + 50))
     assert tcp.stat("tcp_challenge_acks") == CHALLENGE_BURST
     assert tcp.stat("tcp_challenge_limited") == 50
-    tcp.advance(20 / CHALLENGES_PER_SECOND)
+    tcp.advance(5 / CHALLENGES_PER_SECOND)
     for _ in range(30):
         g.send("R 2:2(0)")
-    assert len(g.drain()) == 20
+    assert len(g.drain()) == 5
     g.dropped(*[Drop.DROP_TCP_RST_CHALLENGED] * 30)
+
+
+def test_challenges_of_one_connection_leave_others_theirs(tcp: Tcp) -> None:
+    """RFC 5961 7: an attack on one must not silence the rest; all together are bounded too."""
+    attacked = [tcp.established() for _ in range(CHALLENGE_BURST_OF_ALL // CHALLENGE_BURST + 1)]
+    answers = []
+    for g in attacked:
+        for _ in range(CHALLENGE_BURST + 5):
+            g.send("R 2:2(0)")
+            g.dropped(Drop.DROP_TCP_RST_CHALLENGED)
+        answers.append(len(g.drain()))
+    assert answers == [CHALLENGE_BURST] * (len(attacked) - 1) + [0]
 
 
 @pytest.mark.parametrize("state", ["SYN-RECEIVED", "ESTABLISHED", "FIN-WAIT-1", "FIN-WAIT-2"])

@@ -78,12 +78,13 @@ def test_idle_costs_nothing() -> None:
     assert ranges.skip(7, 9) == (7, 9)
 
 
-def test_report_latest_first_then_the_highest() -> None:
-    """RFC 2018 4: the first block tells of the segment that triggered the ACK."""
+def test_report_newest_first() -> None:
+    """RFC 2018 4: the first block tells of the segment that triggered the ACK, the others of those
+    before it; the fifth and more, from the highest on."""
     ranges = built((50, 60), (10, 20), (70, 80), (90, 95), (30, 40))
-    assert ranges.report(4) == [(30, 40), (90, 95), (70, 80), (50, 60)]
+    assert ranges.report(4) == [(30, 40), (90, 95), (70, 80), (10, 20)]
     assert ranges.report(1) == [(30, 40)]
-    assert ranges.report(8) == [(30, 40), (90, 95), (70, 80), (50, 60), (10, 20)]
+    assert ranges.report(8) == [(30, 40), (90, 95), (70, 80), (10, 20), (50, 60)]
 
 
 def test_report_names_the_whole_range_that_grew() -> None:

@@ -11,7 +11,8 @@ only call down.
     layer 1  small machines, no protocol
              siphash    keyed hash            csum      Internet checksum   stats  Drop, Counter
              blocks     buffers, byte queues  timers    the wheel
-             conn       all state of a flow   flow      table of flows
+             rate       token buckets         conn      all state of a flow
+             flow       table of flows
              hostops    the two seams: the host's sockets, and the link
              ctx        all that a handler may touch
     layer 2  protocols

@@ -9,6 +9,7 @@ with its group.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from .blocks cimport ByteQueue
+from .rate cimport RateLimit
 from .seq cimport seq_t
 from .timers cimport TimerNode
 from .wire cimport Addr, usec_t
@@ -41,7 +42,8 @@ cdef struct Range:          # of sequence space: [start, end)
 cdef struct RangeList:      # ordered, disjoint; allocated only while there is a hole
     uint32_t count
     Range ranges[32]        # TCP_HOLES_MAX
-    seq_t latest            # start of the range that changed last (RFC 2018 4: reported first)
+    uint32_t n_recent
+    seq_t recent[4]         # starts of those that changed last, newest first (RFC 2018 4)
 
 
 cdef struct TcpConn:
@@ -54,6 +56,7 @@ cdef struct TcpConn:
     bint wr_shut                # shutdown(WR) done
     bint fin_received           # the guest's FIN is in order: no byte follows
     bint fin_sent               # our FIN has been sent at least once; its number is snd_fin
+    bint host_error             # the host's socket may be dead: asked when nothing is to be read
     bint hashed_out             # no longer found by its key: it only drains to the host
 
     # -- send sequence space, RFC 9293 3.3.1: tcp_out sends, tcp_in acknowledges -----------------
@@ -87,6 +90,10 @@ cdef struct TcpConn:
     usec_t ts_recent_us         # when ts_recent was taken
     uint32_t ts_offset          # our clock's offset (RFC 7323 5.4)
     seq_t last_ack_sent
+    bint dsack_due              # report `dsack`, text that came twice, with the next ACK (RFC 2883)
+    Range dsack
+    RateLimit challenge_limit   # RFC 5961 7
+    uint32_t syn_text           # bytes of text on the guest's SYN, which were not taken
 
     # -- retransmission, RFC 6298, 5681, 6582, 6675: tcp_in, tcp_sack, tcp_timer -----------------
     uint32_t srtt_us            # 0: no sample yet

@@ -6,6 +6,7 @@ from .blocks cimport BlockPool
 from .conn cimport Flow
 from .flow cimport FlowTable
 from .hostops cimport HostOps, LinkOps
+from .rate cimport RateLimit
 from .siphash cimport SipKey
 from .stats cimport Stats
 from .timers cimport TimerWheel
@@ -57,11 +58,6 @@ cdef struct Forward:                # a port of the host that leads into the gue
     bint readable
 
 
-cdef struct RateLimit:              # a token bucket, by what is missing from it: zero is full
-    uint64_t missing_us
-    usec_t last_us
-
-
 cdef struct Ctx:
     usec_t now_us                   # of the batch in hand
     Conf conf
@@ -97,16 +93,3 @@ cdef inline void touch(Ctx *c, Flow *flow) noexcept nogil:
     else:
         c.touched = flow
     c.touched_last = flow
-
-
-cdef inline bint rate_allows(RateLimit *limit, usec_t now_us, usec_t every_us,
-                             uint64_t burst) noexcept nogil:
-    """Take a token, of which one comes in `every_us` and at most `burst` are kept; False when there
-    is none.
-    """
-    limit.missing_us -= min(limit.missing_us, now_us - limit.last_us)
-    limit.last_us = now_us
-    if limit.missing_us + every_us > burst * every_us:
-        return False
-    limit.missing_us += every_us
-    return True

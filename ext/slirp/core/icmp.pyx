@@ -4,7 +4,6 @@ from libc.string cimport memcpy, memset
 
 from .conn cimport FLOW_PING, FlowKey
 from .csum cimport csum_add, csum_fold, csum_store
-from .ctx cimport rate_allows
 from .flow cimport (
     LRU_PING, flow_alloc, flow_free, flow_handle, flow_lookup, flow_set_class, flow_unhash,
     flow_use,
@@ -15,6 +14,7 @@ from .ip cimport OutFrame, ip_output
 from .linux cimport (
     EACCES, EAGAIN, ECONNREFUSED, EHOSTDOWN, EHOSTUNREACH, EMSGSIZE, ENETDOWN, ENETUNREACH, EPERM,
 )
+from .rate cimport rate_allows
 from .stats cimport (
     CTR_HOST_RX_DROPPED, CTR_ICMP_ERRORS_LIMITED, CTR_ICMP_ERRORS_SENT, DROP_FLOWS_FULL,
     DROP_ICMP_BAD_CHECKSUM, DROP_ICMP_HOST_REFUSED, DROP_ICMP_MALFORMED, DROP_ICMP_NO_PING_SOCKET,
@@ -267,7 +267,7 @@ cdef Drop ping_input(Ctx *c, const IpHdr *ip) noexcept nogil:
     datagram.peer_addr = ip.dst
     datagram.data = <uint8_t *>ip.payload
     datagram.length = ip.payload_bytes
-    datagram.ttl = ip.ttl
+    datagram.ttl = ip.ttl - 1               # one hop is behind it: us
     result = c.host.dgram_send(c.host.impl, flow.fd, &datagram)
     # An error left by an earlier datagram: it has been taken now
     if result < 0 and result != -EAGAIN:

@@ -12,11 +12,11 @@ from .blocks cimport pool_destroy, pool_init
 from .conn cimport FLOW_FREE, FLOW_PING, FLOW_TCP, Flow
 from .ctx cimport DNS_MAX, FORWARDS_MAX, Forward, touch
 from .flow cimport SLAB_FLOWS, flow_at, flow_by_handle, flows_destroy, flows_init
-from .fwd cimport fwd_at
+from .fwd cimport fwd_at, fwd_is_ours
 from .hostops cimport REF_FORWARD, Host, ref_make
 from .icmp cimport (
-    ICMP_PROTO_UNREACHABLE, ICMP_UNREACHABLE, icmp_error, icmp_input, ping_on_host_event,
-    ping_on_timer,
+    ICMP_PROTO_UNREACHABLE, ICMP_TIME_EXCEEDED, ICMP_UNREACHABLE, icmp_error, icmp_input,
+    ping_on_host_event, ping_on_timer,
 )
 from .ip cimport ip4_parse, neigh_learn
 from .linux cimport getrandom
@@ -24,6 +24,7 @@ from .siphash cimport SipKey
 from .stats cimport (
     CTR_BYTES_FROM_GUEST, CTR_FRAMES_FROM_GUEST, CTR_HOST_STALE_EVENTS, DROP_ETH_NOT_FOR_US,
     DROP_ETH_TRUNCATED, DROP_ETH_TYPE_UNKNOWN, DROP_IP4_BAD_DESTINATION, DROP_IP4_PROTO_UNKNOWN,
+    DROP_IP4_TTL_EXPIRED,
     DROP_NONE, DROP_VNET_MALFORMED, Drop, stats_add, stats_as_dict, stats_count,
 )
 from .tcp cimport tcp_end
@@ -76,6 +77,10 @@ cdef Drop ip4_input(Ctx *c, const VnetHdr *vnet, const uint8_t *p, uint32_t n,
         return DROP_IP4_BAD_DESTINATION
     if (addr_get4(&ip.src) & c.conf.mask4) == c.conf.network4:
         neigh_learn(c, &ip.src, c.frame_mac)
+    if ip.ttl <= 1 and not fwd_is_ours(c, &ip.dst):     # to everybody else we are a router
+        if ip.ttl == 1:
+            icmp_error(c, &ip, ICMP_TIME_EXCEEDED, 0)
+        return DROP_IP4_TTL_EXPIRED
     if ip.proto == IP_PROTO_TCP:
         return tcp_input(c, &ip)
     if ip.proto == IP_PROTO_UDP:

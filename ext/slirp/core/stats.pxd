@@ -23,6 +23,7 @@ cpdef enum Drop:
                                         # of our own addresses
     DROP_IP4_BAD_DESTINATION            # loopback, broadcast, multicast, or unused inside the
                                         # subnet
+    DROP_IP4_TTL_EXPIRED                # RFC 1812 5.3.1: answered with time exceeded
     DROP_IP4_PROTO_UNKNOWN
     DROP_ICMP_MALFORMED
     DROP_ICMP_BAD_CHECKSUM

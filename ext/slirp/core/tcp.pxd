@@ -79,7 +79,7 @@ cdef enum:
     TCP_CWR = 0x80
 
     TCP_MSS_DEFAULT = 536                   # RFC 9293 3.7.1, IPv4
-    TCP_MSS_MIN = 64                        # a smaller one is taken for this: nobody makes us send
+    TCP_MSS_MIN = 48                        # a smaller one is taken for this: nobody makes us send
                                             # a header per byte
     TCP_WSCALE_MAX = 14                     # RFC 7323 2.3
     TCP_SACK_BLOCKS = 4                     # in one segment (RFC 2018 3)

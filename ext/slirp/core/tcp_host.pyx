@@ -81,10 +81,11 @@ cdef void tcp_on_host_event(Ctx *c, Flow *flow, uint32_t events) noexcept nogil:
         t.writable = True
     if events & EVENT_READABLE:
         t.readable = True
-    # Reading or writing brings the error to light, in its order
+    # Reading or writing brings the error to light, in its order; else check_host_error does.
     if events & EVENT_ERROR:
         t.readable = True
         t.writable = True
+        t.host_error = True
 
 
 # ---- clients of a forwarded port ---------------------------------------------------------------
@@ -195,6 +196,22 @@ cdef bint pull_from_host(Ctx *c, Flow *flow) noexcept nogil:
     return False
 
 
+cdef void check_host_error(Ctx *c, Flow *flow) noexcept nogil:
+    """The host's socket said that it may be dead, and there is nothing to be read, or no room to
+    read into, that would show it: ask, and tell the guest.
+    """
+    cdef TcpConn *t = &flow.body.tcp
+    if not t.host_error or t.host_state != HOST_OPEN or t.state == TCP_CLOSED:
+        return
+    if t.readable and not t.eof_seen and tcp_send_room(flow) and (
+            t.state == TCP_ESTABLISHED or t.state == TCP_CLOSE_WAIT):
+        return                              # what came before the error goes first
+    t.host_error = False
+    if c.host.tcp_connect_result(c.host.impl, flow.fd) < 0:
+        tcp_send_rst(c, flow)
+        tcp_end(c, flow, True)
+
+
 cdef bint finish(Ctx *c, Flow *flow) noexcept nogil:
     """Both directions are through where they are: shut down, close or end the flow. True when it is
     freed.
@@ -226,6 +243,7 @@ cdef Service tcp_service(Ctx *c, Flow *flow) noexcept nogil:
         more = tcp_output(c, flow) or more
         if not more:
             break
+    check_host_error(c, flow)
     if t.state != TCP_CLOSED and t.ack_pending_bytes and not t.ack_delayed:
         t.ack_delayed = True
         t.ack_due_us = c.now_us + TCP_DELACK_US

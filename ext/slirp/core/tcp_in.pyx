@@ -30,7 +30,7 @@ from .tcp_host cimport tcp_connect_failed
 from .tcp_out cimport (
     tcp_challenge_ack, tcp_clock_ts, tcp_init_sequence, tcp_send_rst_for, tcp_send_syn,
 )
-from .tcp_recv cimport tcp_receive_text
+from .tcp_recv cimport tcp_note_duplicate, tcp_receive_text
 from .tcp_sack cimport tcp_dup_ack, tcp_recovery_ack, tcp_sack_update
 from .tcp_timer cimport tcp_rto_reset, tcp_rtt_sample
 from .tcp_wire cimport Segment, segment_parse
@@ -100,6 +100,7 @@ cdef Drop tcp_accept_syn(Ctx *c, const FlowKey *key, const Segment *seg) noexcep
     t.cwnd = TCP_CWND_OPEN
     t.ssthresh = TCP_CWND_OPEN
     take_syn_options(c, t, seg)
+    t.syn_text = seg.seg_len
     tcp_init_sequence(c, flow)
     tcp_set_state(c, flow, TCP_SYN_RCVD)
     touch(c, flow)
@@ -195,6 +196,7 @@ cdef Drop check_seq(Ctx *c, Flow *flow, const Segment *seg) noexcept nogil:
         # 3.10.7.4: the guest's FIN again, restart the 2 MSL
         if t.state == TCP_TIME_WAIT and seg.flags & TCP_FIN:
             tcp_set_state(c, flow, TCP_TIME_WAIT)
+        tcp_note_duplicate(t, seg)
         t.ack_now = True
         return DROP_TCP_OUT_OF_WINDOW
     if t.ts_ok and seg.has_ts and seq_le(seg.seg_seq, t.last_ack_sent):     # RFC 7323 4.3 (2)
@@ -437,6 +439,7 @@ cdef Drop tcp_input(Ctx *c, const IpHdr *ip) noexcept nogil:
     cdef Segment seg
     cdef FlowKey key
     cdef Flow *flow
+    cdef Target target
     cdef bint again = False
     cdef Drop d = segment_parse(ip, &seg)
     if d != DROP_NONE:
@@ -459,6 +462,9 @@ cdef Drop tcp_input(Ctx *c, const IpHdr *ip) noexcept nogil:
     if flow == NULL:
         if seg.flags & (TCP_SYN | TCP_ACK | TCP_RST) == TCP_SYN:
             return tcp_accept_syn(c, &key, &seg)
+        fwd_route(c, &ip.dst, seg.dst_port, &target)
+        if target.route == ROUTE_NOWHERE:                           # RFC 1122 4.2.3.10: silence
+            return DROP_IP4_BAD_DESTINATION
         tcp_send_rst_for(c, &seg)
         return DROP_TCP_NO_CONNECTION
     touch(c, flow)

@@ -5,8 +5,9 @@ from libc.string cimport memset
 
 from .blocks cimport QUEUE_IOV_MAX, queue_iov
 from .conn cimport FlowKey, TcpConn
-from .ctx cimport LINK_TSO4, rate_allows
+from .ctx cimport LINK_TSO4
 from .ip cimport OutFrame, ip_output
+from .rate cimport rate_allows
 from .seq cimport seq_ge, seq_gt, seq_lt, seq_max
 from .siphash cimport siphash_words
 from .stats cimport (
@@ -24,6 +25,8 @@ from .wire cimport HEADROOM_BYTES, IP4_HLEN, IP_PROTO_TCP, TCP_HLEN, TCP_OPTIONS
 
 cdef enum:
     CHALLENGE_ACK_EVERY_US = 1000           # RFC 5961 7: 1,000 a second, all connections together
+    CHALLENGE_ACK_CONN_EVERY_US = 100000    # and 10 a second for one, which leaves others theirs
+    CHALLENGE_ACKS_CONN_BURST = 10
     CHALLENGE_ACKS_BURST = 100
     TCP_CSUM_OFFSET = 16
 
@@ -72,6 +75,11 @@ cdef uint16_t window_field(TcpConn *t) noexcept nogil:
     return <uint16_t>min(scaled, <uint32_t>0xFFFF)
 
 
+cdef int sack_room(const TcpConn *t) noexcept nogil:
+    """How many SACK blocks fit beside the other options."""
+    return TCP_SACK_BLOCKS - 1 if t.ts_ok else TCP_SACK_BLOCKS
+
+
 cdef void ack_options(Ctx *c, TcpConn *t, SegmentOptions *options) noexcept nogil:
     memset(options, 0, sizeof(SegmentOptions))
     options.wscale = -1
@@ -79,9 +87,12 @@ cdef void ack_options(Ctx *c, TcpConn *t, SegmentOptions *options) noexcept nogi
         options.has_ts = True
         options.ts_val = tcp_clock_ts(c, t)
         options.ts_ecr = t.ts_recent
-    if t.sack_ok and t.ahead != NULL:
-        options.n_sack = ranges_report(t.ahead, options.sack, TCP_SACK_BLOCKS - 1 if t.ts_ok
-                                       else TCP_SACK_BLOCKS)
+    if t.dsack_due:
+        options.sack[0] = t.dsack                               # RFC 2883 4: before all others
+        options.n_sack = 1
+    if t.sack_ok:
+        options.n_sack += ranges_report(t.ahead, &options.sack[options.n_sack],
+                                        sack_room(t) - options.n_sack)
 
 
 cdef void acked_now(TcpConn *t) noexcept nogil:
@@ -89,6 +100,7 @@ cdef void acked_now(TcpConn *t) noexcept nogil:
     t.ack_now = False
     t.ack_delayed = False
     t.ack_pending_bytes = 0
+    t.dsack_due = False
     t.last_ack_sent = t.rcv_nxt
 
 
@@ -298,8 +310,11 @@ cdef void tcp_challenge_ack(Ctx *c, Flow *flow) noexcept nogil:
     """RFC 5961: answer what may be forged with what only the true peer can use; at a bounded rate
     (section 7).
     """
-    if not rate_allows(&c.challenge_limit, c.now_us, CHALLENGE_ACK_EVERY_US,
-                       CHALLENGE_ACKS_BURST):
+    cdef TcpConn *t = &flow.body.tcp
+    if (not rate_allows(&t.challenge_limit, c.now_us, CHALLENGE_ACK_CONN_EVERY_US,
+                        CHALLENGE_ACKS_CONN_BURST)
+            or not rate_allows(&c.challenge_limit, c.now_us, CHALLENGE_ACK_EVERY_US,
+                               CHALLENGE_ACKS_BURST)):
         stats_count(&c.stats, CTR_TCP_CHALLENGE_LIMITED)
         return
     stats_count(&c.stats, CTR_TCP_CHALLENGE_ACKS)
@@ -371,15 +386,20 @@ cdef void tcp_send_rst(Ctx *c, Flow *flow) noexcept nogil:
     cdef TcpConn *t = &flow.body.tcp
     cdef uint8_t buf[HEADROOM_BYTES]
     cdef OutFrame out
+    cdef seq_t seq = t.snd_nxt
     if t.hashed_out or t.state == TCP_TIME_WAIT:
         return
     out_init(&out, flow, buf)
     # Our SYN never left: as to a closed port (RFC 9293 3.10.7.1)
     if t.state == TCP_SYN_RCVD and t.snd_nxt == t.iss:
-        send_bare_rst(c, &out, flow.key.dest_port, flow.key.guest_port, 0, t.rcv_nxt, TCP_ACK)
-    else:
-        send_bare_rst(c, &out, flow.key.dest_port, flow.key.guest_port, t.snd_nxt, t.rcv_nxt,
-                      TCP_ACK)
+        send_bare_rst(c, &out, flow.key.dest_port, flow.key.guest_port, 0,
+                      t.rcv_nxt + t.syn_text, TCP_ACK)
+        return
+    # Believed only at the guest's RCV.NXT (RFC 5961 3.2): what went beyond its window, a probe, it
+    # did not take.
+    if seq_gt(seq, t.snd_una + t.snd_wnd) and not t.fin_sent:
+        seq = t.snd_una + t.snd_wnd
+    send_bare_rst(c, &out, flow.key.dest_port, flow.key.guest_port, seq, t.rcv_nxt, TCP_ACK)
 
 
 cdef void tcp_send_rst_for(Ctx *c, const Segment *seg) noexcept nogil:

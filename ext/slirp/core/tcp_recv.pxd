@@ -6,11 +6,12 @@ What is inside the advertised window is never dropped, since the window never ex
 the queue; unless memory is out altogether, or the guest makes more holes than TCP_HOLES_MAX. In
 both cases it has not been acknowledged and comes again.
 """
-from .conn cimport Flow
+from .conn cimport Flow, TcpConn
 from .ctx cimport Ctx
 from .stats cimport Drop
 from .tcp_wire cimport Segment
 
 
 cdef Drop tcp_receive_text(Ctx *c, Flow *flow, const Segment *seg) noexcept nogil
+cdef void tcp_note_duplicate(TcpConn *t, const Segment *seg) noexcept nogil
 cdef void tcp_flush_to_host(Ctx *c, Flow *flow) noexcept nogil

@@ -5,11 +5,11 @@ from libc.stdint cimport uint8_t, uint32_t
 from .blocks cimport QUEUE_IOV_MAX, queue_clear, queue_consume, queue_extend, queue_iov, queue_write
 from .conn cimport TcpConn
 from .linux cimport EAGAIN, iovec
-from .seq cimport seq_gt, seq_le, seq_lt, seq_t
+from .seq cimport seq_gt, seq_le, seq_lt, seq_min, seq_t
 from .stats cimport DROP_NONE, DROP_TCP_OUT_OF_WINDOW, DROP_TCP_REASSEMBLY_FULL
 from .tcp cimport HOST_OPEN, tcp_end
 from .tcp_out cimport tcp_send_rst
-from .tcp_sack cimport ranges_add, ranges_trim
+from .tcp_sack cimport ranges_add, ranges_bytes, ranges_trim
 
 
 cdef uint32_t send_now(Ctx *c, Flow *flow, const uint8_t *text, uint32_t n) noexcept nogil:
@@ -49,11 +49,23 @@ cdef Drop keep_ahead(Ctx *c, TcpConn *t, seq_t seq, const uint8_t *text, uint32_
     """Text beyond a gap: keep it where it will belong, and tell the guest at once (RFC 5681 4.2).
     """
     t.ack_now = True
+    if t.sack_ok and ranges_bytes(t.ahead, seq, seq + n) == n:
+        t.dsack_due = True
+        t.dsack.start = seq
+        t.dsack.end = seq + n
     if not queue_write(&c.pool, &t.rq, t.rq.length + (seq - t.rcv_nxt), text, n):
         return DROP_TCP_REASSEMBLY_FULL
     if not ranges_add(&t.ahead, seq, seq + n):
         return DROP_TCP_REASSEMBLY_FULL
     return DROP_NONE
+
+
+cdef void tcp_note_duplicate(TcpConn *t, const Segment *seg) noexcept nogil:
+    """Text that came before came again: the next ACK says so (RFC 2883 4.1)."""
+    if t.sack_ok and seg.seg_len and seq_lt(seg.seg_seq, t.rcv_nxt):
+        t.dsack_due = True
+        t.dsack.start = seg.seg_seq
+        t.dsack.end = seq_min(seg.seg_seq + seg.seg_len, t.rcv_nxt)
 
 
 cdef Drop tcp_receive_text(Ctx *c, Flow *flow, const Segment *seg) noexcept nogil:
@@ -64,6 +76,7 @@ cdef Drop tcp_receive_text(Ctx *c, Flow *flow, const Segment *seg) noexcept nogi
     cdef const uint8_t *text = seg.text
     cdef uint32_t n, sent
     if seq_lt(start, t.rcv_nxt):
+        tcp_note_duplicate(t, seg)
         if seq_le(end, t.rcv_nxt):
             t.ack_now = seg.seg_len != 0 or t.ack_now       # all of it is old
             return DROP_NONE

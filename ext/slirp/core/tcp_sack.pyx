@@ -2,7 +2,7 @@
 """Ranges, the scoreboard and loss recovery: see tcp_sack.pxd for the theory."""
 from libc.stdlib cimport calloc, free
 
-from .seq cimport seq_ge, seq_gt, seq_le, seq_lt, seq_max, seq_min
+from .seq cimport seq_ge, seq_gt, seq_in, seq_le, seq_lt, seq_max, seq_min
 from .tcp cimport TCP_CWND_OPEN, TCP_DUP_THRESH, TCP_HOLES_MAX, TCP_SACK_BLOCKS
 
 
@@ -37,8 +37,23 @@ cdef bint ranges_add(RangeList **list_, seq_t start, seq_t end) noexcept nogil:
         for i in range(last, r.count):
             r.ranges[first + 1 + i - last] = r.ranges[i]
         r.count -= last - first - 1
-    r.latest = r.ranges[first].start
+    remember(r, &r.ranges[first])
     return True
+
+
+cdef void remember(RangeList *r, const Range *changed) noexcept nogil:
+    """`changed` is the newest now; what it has swallowed is not remembered by itself."""
+    cdef seq_t kept[4]
+    cdef uint32_t n = 1
+    cdef uint32_t i
+    kept[0] = changed.start
+    for i in range(r.n_recent):
+        if n < 4 and not seq_in(r.recent[i], changed.start, changed.end - changed.start):
+            kept[n] = r.recent[i]
+            n += 1
+    for i in range(n):
+        r.recent[i] = kept[i]
+    r.n_recent = n
 
 
 cdef void ranges_trim(RangeList **list_, seq_t below) noexcept nogil:
@@ -61,23 +76,24 @@ cdef void ranges_trim(RangeList **list_, seq_t below) noexcept nogil:
 
 
 cdef int ranges_report(const RangeList *list_, Range *out, int max_out) noexcept nogil:
-    """SACK blocks (RFC 2018 4): the range that changed last first, then the highest ones."""
+    """SACK blocks (RFC 2018 4): the ranges that changed last, newest first, then the highest."""
+    cdef uint32_t told = 0                          # a bit per range
     cdef int n = 0
-    cdef uint32_t i, first
-    if list_ == NULL or list_.count == 0:
+    cdef uint32_t i, k
+    if list_ == NULL:
         return 0
-    first = list_.count - 1
-    for i in range(list_.count):
-        if seq_le(list_.ranges[i].start, list_.latest) and seq_lt(list_.latest,
-                                                                  list_.ranges[i].end):
-            first = i
-    out[0] = list_.ranges[first]
-    n = 1
-    i = list_.count
-    while i > 0 and n < max_out:
-        i -= 1
-        if i != first:
-            out[n] = list_.ranges[i]
+    for i in range(list_.n_recent):
+        for k in range(list_.count):
+            if n < max_out and seq_in(list_.recent[i], list_.ranges[k].start,
+                                      list_.ranges[k].end - list_.ranges[k].start):
+                out[n] = list_.ranges[k]
+                told |= <uint32_t>1 << k
+                n += 1
+    k = list_.count
+    while k > 0 and n < max_out:
+        k -= 1
+        if not told & (<uint32_t>1 << k):
+            out[n] = list_.ranges[k]
             n += 1
     return n
 
@@ -114,10 +130,13 @@ cdef seq_t ranges_skip(const RangeList *list_, seq_t at, seq_t *next_start) noex
 
 
 cdef uint32_t tcp_payload_mss(const TcpConn *t) noexcept nogil:
-    """Text per segment: the guest's MSS less the options of the moment (RFC 6691)."""
+    """Payload per segment: the guest's MSS less the options of the moment (RFC 6691)."""
     cdef uint32_t options = 12 if t.ts_ok else 0
+    cdef uint32_t blocks = 1 if t.dsack_due else 0
     if t.sack_ok and t.ahead != NULL:
-        options += 4 + 8 * min(t.ahead.count,
+        blocks += t.ahead.count
+    if blocks:
+        options += 4 + 8 * min(blocks,
                                <uint32_t>(TCP_SACK_BLOCKS - 1 if t.ts_ok else TCP_SACK_BLOCKS))
     return t.snd_mss - options
 

@@ -41,7 +41,7 @@ cdef Drop segment_parse(const IpHdr *ip, Segment *seg) noexcept nogil:
     """Fill `seg` from the IP payload. Its checksum is the caller's business.
 
     RFC 9293 3.1 MUST-5 to MUST-7: options may begin anywhere, unknown ones are passed over by their
-    length; a list whose lengths do not fit is malformed.
+    length; behind a length that does not fit nothing is an option, as the kernel has it too.
     """
     cdef const uint8_t *p = ip.payload
     cdef uint32_t n = ip.payload_bytes
@@ -74,10 +74,10 @@ cdef Drop segment_parse(const IpHdr *ip, Segment *seg) noexcept nogil:
             i += 1
             continue
         if i + 1 >= hlen:
-            return DROP_TCP_MALFORMED
+            break
         length = p[i + 1]
         if length < 2 or i + length > hlen:
-            return DROP_TCP_MALFORMED
+            break
         parse_option(seg, p + i, kind, length)
         i += length
     return DROP_NONE

@@ -197,7 +197,7 @@ cdef Drop udp_input(Ctx *c, const IpHdr *ip) noexcept nogil:
         datagram.local_addr = flow.body.udp.local_addr
     datagram.data = <uint8_t *>p + UDP_HLEN
     datagram.length = length - UDP_HLEN
-    datagram.ttl = ip.ttl if ip.ttl < IP_TTL_DEFAULT else 0     # a shorter life is meant
+    datagram.ttl = ip.ttl - 1 if ip.ttl < IP_TTL_DEFAULT else 0     # a shorter life is meant
     if ip.gso_type == VNET_GSO_UDP_L4 and datagram.length > ip.gso_size:
         datagram.segment_bytes = ip.gso_size
     result = c.host.dgram_send(c.host.impl, flow.fd, &datagram)
