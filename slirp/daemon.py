@@ -91,9 +91,12 @@ class Daemon:
         """Let packets flow, call `on_ready`, and go on until the end. Returns how it ended."""
         self.thread.start()
         on_ready()
-        from slirp import service
+        try:
+            from slirp import service
 
-        return service.run(self)
+            return service.run(self)
+        finally:
+            self.thread.stop()  # whatever failed: nobody is inside the Engine when it is closed
 
     def on_link_down(self) -> int:
         """The TAP has gone, and with it all that we are for."""

@@ -29,19 +29,23 @@ class ThreadDriver:
         self._engine = engine
         self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._running = _thread.allocate_lock()
+        self._inside = False  # start() was called, and stop() not yet
         self._flags = 0
         self._error: BaseException | None = None
 
     def start(self) -> None:
         """From here on the Engine is the thread's: call nothing of it until stop()."""
         self._running.acquire()
+        self._inside = True
         _thread.start_new_thread(self._main, ())
 
     def stop(self) -> bool:
-        """Take the Engine back; whether its link is still up."""
-        os.eventfd_write(self._stop_fd, 1)
-        self._running.acquire()
-        os.close(self._stop_fd)
+        """Take the Engine back; whether its link is still up. Nothing happens the second time."""
+        if self._inside:
+            self._inside = False
+            os.eventfd_write(self._stop_fd, 1)
+            self._running.acquire()
+            os.close(self._stop_fd)
         if self._error is not None:
             raise self._error
         return not self._flags & RUN_LINK_DOWN

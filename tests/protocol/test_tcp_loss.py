@@ -4,12 +4,16 @@ tells (RFC 2018, RFC 6675), time-outs (RFC 5681 3.1), a congestion window as sim
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 
+import dpkt
 import pytest
 
+from harness.net import GUEST, WORLD
 from harness.pkt import Segment, stream
 from harness.tcp import Connection, Tcp
+from harness.wire import build_ip
 from slirp.core.stats import Drop
 
 MSS = 1000
@@ -425,3 +429,34 @@ def test_duplicate_acks_cannot_be_forged_ahead(tcp: Tcp) -> None:
     assert all(not segment.text for segment in g.drain())
     g.dropped(*[Drop.DROP_TCP_ACK_TOO_NEW] * 5)
     ack(g, 5)
+
+
+# ---- a router behind the guest ----------------------------------------------------------------
+
+
+def fragmentation_needed(g: Connection, seq: int, mtu: int) -> bytes:
+    """ICMP 3/4 about the segment that begins at absolute number `seq`, from behind the guest."""
+    tcp_start = struct.pack("!HHI", 80, g.guest_port, seq)
+    quote = build_ip(WORLD, GUEST, 6, tcp_start + bytes(12))
+    message = struct.pack("!BBHHH", 3, 4, 0, 0, mtu) + quote[:28]
+    checksum = dpkt.in_cksum(message)
+    return message[:2] + struct.pack("!H", checksum) + message[4:]
+
+
+def test_fragmentation_needed_makes_segments_smaller(tcp: Tcp) -> None:
+    """RFC 1191 6.4: what did not fit goes again at once, cut to the MTU that was told."""
+    g = in_flight(tcp, 2)
+    tcp.send_ip(WORLD, 1, fragmentation_needed(g, g.our_isn + 1, 540))
+    assert [len(segment.text) for segment in g.drain()][:2] == [500, 500]
+    g.send(f". 1:1(0) ack {edge(2)}")
+    g.drain()
+
+
+@pytest.mark.parametrize("offset", [-1, 2 * MSS + 1, 1 << 20])
+def test_fragmentation_needed_about_nothing_of_ours(tcp: Tcp, offset: int) -> None:
+    """RFC 5927 4.1: only bytes that are on their way may be complained about."""
+    g = in_flight(tcp, 2)
+    seq = (g.our_isn + 1 + offset) & 0xFFFFFFFF
+    tcp.send_ip(WORLD, 1, fragmentation_needed(g, seq, 540))
+    g.expect_nothing()
+    g.dropped(Drop.DROP_TCP_OUT_OF_WINDOW)

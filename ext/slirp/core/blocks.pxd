@@ -46,6 +46,11 @@ cdef struct ByteQueue:
     uint32_t span                   # bytes up to the end of the last block in use: >= length
 
 
+cdef inline bint pool_is_low(const BlockPool *pool) noexcept nogil:
+    """Only the last eighth is left: it is for what flows, not for what waits."""
+    return pool.used_blocks > pool.limit_blocks - (pool.limit_blocks >> 3)
+
+
 cdef void pool_init(BlockPool *pool, uint64_t limit_bytes) noexcept nogil
 cdef void pool_destroy(BlockPool *pool) noexcept nogil
 cdef int queue_reserve_iov(BlockPool *pool, ByteQueue *q, uint32_t n, iovec *iov) noexcept nogil

@@ -15,23 +15,23 @@ from .flow cimport SLAB_FLOWS, flow_at, flow_by_handle, flows_destroy, flows_ini
 from .fwd cimport fwd_at, fwd_is_ours
 from .hostops cimport REF_FORWARD, Host, ref_make
 from .icmp cimport (
-    ICMP_PROTO_UNREACHABLE, ICMP_TIME_EXCEEDED, ICMP_UNREACHABLE, icmp_error, icmp_input,
-    ping_on_host_event, ping_on_timer,
+    ICMP_FRAG_NEEDED, ICMP_PROTO_UNREACHABLE, ICMP_TIME_EXCEEDED, ICMP_UNREACHABLE, icmp_error,
+    icmp_input, ping_on_host_event, ping_on_timer,
 )
 from .ip cimport ip4_parse, neigh_learn
 from .linux cimport getrandom
 from .siphash cimport SipKey
 from .stats cimport (
     CTR_BYTES_FROM_GUEST, CTR_FRAMES_FROM_GUEST, CTR_HOST_STALE_EVENTS, DROP_ETH_NOT_FOR_US,
-    DROP_ETH_TRUNCATED, DROP_ETH_TYPE_UNKNOWN, DROP_IP4_BAD_DESTINATION, DROP_IP4_PROTO_UNKNOWN,
-    DROP_IP4_TTL_EXPIRED,
-    DROP_NONE, DROP_VNET_MALFORMED, Drop, stats_add, stats_as_dict, stats_count,
+    DROP_ETH_TRUNCATED, DROP_ETH_TYPE_UNKNOWN, DROP_ICMP_TYPE_UNKNOWN, DROP_IP4_BAD_DESTINATION,
+    DROP_IP4_PROTO_UNKNOWN, DROP_IP4_TTL_EXPIRED, DROP_NONE, DROP_VNET_MALFORMED, Drop, stats_add,
+    stats_as_dict, stats_count,
 )
 from .tcp cimport tcp_end
 from .tcp_host cimport (
     SERVICE_FREED, SERVICE_MORE, Service, tcp_on_accept, tcp_on_host_event, tcp_service,
 )
-from .tcp_in cimport tcp_input
+from .tcp_in cimport tcp_fragmentation_needed, tcp_input
 from .tcp_timer cimport tcp_on_timer
 from .timers cimport TimerNode, timers_init, timers_next, timers_pop
 from .udp cimport (
@@ -86,7 +86,11 @@ cdef Drop ip4_input(Ctx *c, const VnetHdr *vnet, const uint8_t *p, uint32_t n,
     if ip.proto == IP_PROTO_UDP:
         return udp_input(c, &ip)
     if ip.proto == IP_PROTO_ICMP:
-        return icmp_input(c, &ip)
+        d = icmp_input(c, &ip)              # has checked it
+        if (d == DROP_ICMP_TYPE_UNKNOWN and ip.payload[0] == ICMP_UNREACHABLE
+                and ip.payload[1] == ICMP_FRAG_NEEDED):
+            return tcp_fragmentation_needed(c, &ip)
+        return d
     icmp_error(c, &ip, ICMP_UNREACHABLE, ICMP_PROTO_UNREACHABLE)
     return DROP_IP4_PROTO_UNKNOWN
 

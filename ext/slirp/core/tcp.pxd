@@ -137,5 +137,6 @@ cdef inline uint8_t tcp_window_shift(uint32_t buffer_bytes) noexcept nogil:
 cdef void tcp_set_state(Ctx *c, Flow *flow, TcpState state) noexcept nogil
 cdef void tcp_close_host(Ctx *c, Flow *flow, bint reset_host) noexcept nogil
 cdef void tcp_end(Ctx *c, Flow *flow, bint reset_host) noexcept nogil
+cdef bint tcp_shed_half_open(Ctx *c) noexcept nogil
 cdef void tcp_unhash(Ctx *c, Flow *flow) noexcept nogil
 cdef void tcp_free(Ctx *c, Flow *flow) noexcept nogil

@@ -5,7 +5,7 @@ from libc.stdlib cimport abort, free
 from .blocks cimport queue_clear
 from .flow cimport LRU_HALF_OPEN, LRU_TCP, LRU_TIME_WAIT, flow_free, flow_set_class, flow_unhash
 from .ctx cimport touch
-from .stats cimport CTR_TCP_OPENED, stats_count
+from .stats cimport CTR_HALF_OPEN_EVICTED, CTR_TCP_OPENED, stats_count
 from .timers cimport timer_cancel
 
 cdef extern from *:
@@ -87,3 +87,13 @@ cdef void tcp_free(Ctx *c, Flow *flow) noexcept nogil:
     """Give back an ended flow; nothing points to it but the slab."""
     timer_cancel(&c.timers, &flow.timer)
     flow_free(&c.flows, flow)
+
+
+cdef bint tcp_shed_half_open(Ctx *c) noexcept nogil:
+    """End the connection that has been opening for longest, to make room; False when none is."""
+    cdef Flow *oldest = c.flows.lru[<int>LRU_HALF_OPEN].oldest
+    if oldest == NULL:
+        return False
+    stats_count(&c.stats, CTR_HALF_OPEN_EVICTED)
+    tcp_end(c, oldest, True)
+    return True

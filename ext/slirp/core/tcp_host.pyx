@@ -11,13 +11,13 @@ from .fwd cimport fwd_at, fwd_guest_view
 from .hostops cimport EVENT_ERROR, EVENT_READABLE, EVENT_WRITABLE, REF_FLOW, ref_make
 from .icmp cimport icmp_code_of_errno, icmp_unreachable_for_tcp
 from .ip cimport neigh_lookup
-from .linux cimport EAGAIN, ECONNREFUSED, EINPROGRESS, ETIMEDOUT, iovec
+from .linux cimport EAGAIN, ECONNREFUSED, EINPROGRESS, EMFILE, ETIMEDOUT, iovec
 from .stats cimport CTR_FORWARDS_ACCEPTED, CTR_TCP_CONNECT_FAILED, stats_count
 from .tcp cimport (
     HOST_CLOSED, HOST_CONNECTING, HOST_OPEN, TCP_CLOSED, TCP_CLOSE_WAIT, TCP_CWND_OPEN,
     TCP_DELACK_US, TCP_ESTABLISHED, TCP_HANDSHAKE_TIMEOUT_US, TCP_MSS_DEFAULT, TCP_RTO_INITIAL_US,
     TCP_SYN_SENT, TCP_TIME_WAIT, tcp_close_host, tcp_end, tcp_free, tcp_set_state,
-    tcp_window_shift,
+    tcp_shed_half_open, tcp_window_shift,
 )
 from .tcp_out cimport (
     tcp_init_sequence, tcp_output, tcp_send_room, tcp_send_rst, tcp_send_syn, tcp_unsent,
@@ -149,6 +149,8 @@ cdef void tcp_on_accept(Ctx *c, uint32_t forward_index) noexcept nogil:
         return
     for _ in range(ACCEPT_BATCH):
         fd = c.host.tcp_accept(c.host.impl, forward.fd, &peer, &port)
+        if fd == -EMFILE and tcp_shed_half_open(c):         # one that opens for longest gives way
+            fd = c.host.tcp_accept(c.host.impl, forward.fd, &peer, &port)
         if fd < 0:
             return
         stats_count(&c.stats, CTR_FORWARDS_ACCEPTED)

@@ -14,17 +14,18 @@ from .ip cimport ip_csum_ok
 from .linux cimport EMFILE, ENFILE, ENOBUFS, ENOMEM
 from .seq cimport seq_gt, seq_in, seq_le, seq_lt, seq_max
 from .stats cimport (
-    CTR_HALF_OPEN_EVICTED, CTR_TIME_WAIT_RECYCLED, DROP_FLOWS_FULL, DROP_IP4_BAD_DESTINATION,
-    DROP_NONE, DROP_TCP_ACK_TOO_NEW, DROP_TCP_ACK_TOO_OLD, DROP_TCP_BAD_CHECKSUM,
-    DROP_TCP_CONNECTING, DROP_TCP_FORBIDDEN, DROP_TCP_HOST_REFUSED, DROP_TCP_NO_ACK,
-    DROP_TCP_NO_CONNECTION, DROP_TCP_OUT_OF_WINDOW, DROP_TCP_PAWS, DROP_TCP_RST_CHALLENGED,
-    DROP_TCP_RST_OUT_OF_WINDOW, DROP_TCP_SYN_CHALLENGED, stats_count,
+    CTR_TIME_WAIT_RECYCLED, DROP_FLOWS_FULL, DROP_ICMP_MALFORMED,
+    DROP_IP4_BAD_DESTINATION, DROP_NONE, DROP_TCP_ACK_TOO_NEW, DROP_TCP_ACK_TOO_OLD,
+    DROP_TCP_BAD_CHECKSUM, DROP_TCP_CONNECTING, DROP_TCP_FORBIDDEN, DROP_TCP_HOST_REFUSED,
+    DROP_TCP_NO_ACK, DROP_TCP_NO_CONNECTION, DROP_TCP_OUT_OF_WINDOW, DROP_TCP_PAWS,
+    DROP_TCP_RST_CHALLENGED, DROP_TCP_RST_OUT_OF_WINDOW, DROP_TCP_SYN_CHALLENGED, stats_count,
 )
 from .tcp cimport (
     HOST_CLOSED, HOST_CONNECTING, TCP_ACK, TCP_CLOSED, TCP_CLOSE_WAIT, TCP_CLOSING, TCP_CWND_OPEN,
     TCP_ESTABLISHED, TCP_FIN, TCP_FIN_WAIT_1, TCP_FIN_WAIT_2, TCP_LAST_ACK, TCP_MSS_DEFAULT,
     TCP_MSS_MIN, TCP_PAWS_IDLE_S, TCP_RST, TCP_RTO_INITIAL_US, TCP_RTO_MAX_US, TCP_SYN,
-    TCP_SYN_RCVD, TCP_SYN_SENT, TCP_TIME_WAIT, tcp_end, tcp_set_state, tcp_unhash, tcp_window_shift,
+    TCP_SYN_RCVD, TCP_SYN_SENT, TCP_TIME_WAIT, tcp_end, tcp_set_state, tcp_shed_half_open,
+    tcp_unhash, tcp_window_shift,
 )
 from .tcp_host cimport tcp_connect_failed
 from .tcp_out cimport (
@@ -34,7 +35,10 @@ from .tcp_recv cimport tcp_note_duplicate, tcp_receive_text
 from .tcp_sack cimport tcp_dup_ack, tcp_recovery_ack, tcp_sack_update
 from .tcp_timer cimport tcp_rto_reset, tcp_rtt_sample
 from .tcp_wire cimport Segment, segment_parse
-from .wire cimport ETH_ALEN, IP4_HLEN, IP_PROTO_TCP, TCP_HLEN, IpHdr, usec_t
+from .wire cimport (
+    ETH_ALEN, ICMP_HLEN, IP4_HLEN, IP4_MTU_MIN, IP_PROTO_TCP, TCP_HLEN, IpHdr, addr_set4, load_be16,
+    load_be32, usec_t,
+)
 
 
 # ---- opening -----------------------------------------------------------------------------------
@@ -65,8 +69,7 @@ cdef Flow *alloc_connection(Ctx *c, const FlowKey *key) noexcept nogil:
     """
     cdef Flow *flow
     if c.flows.lru[<int>LRU_HALF_OPEN].count >= c.conf.max_half_open:
-        stats_count(&c.stats, CTR_HALF_OPEN_EVICTED)
-        tcp_end(c, c.flows.lru[<int>LRU_HALF_OPEN].oldest, True)
+        tcp_shed_half_open(c)
     flow = flow_alloc(&c.flows, key, FLOW_TCP)
     if flow == NULL and c.flows.lru[<int>LRU_TIME_WAIT].oldest != NULL:
         # Its place is free when this batch is over
@@ -106,6 +109,11 @@ cdef Drop tcp_accept_syn(Ctx *c, const FlowKey *key, const Segment *seg) noexcep
     touch(c, flow)
     fd = c.host.tcp_connect(c.host.impl, ref_make(REF_FLOW, flow_handle(flow)), &target.addr,
                             target.port)
+    if fd == -EMFILE and c.flows.lru[<int>LRU_HALF_OPEN].oldest != flow:
+        # Out of descriptors: whoever has been trying for longest gives way.
+        tcp_shed_half_open(c)
+        fd = c.host.tcp_connect(c.host.impl, ref_make(REF_FLOW, flow_handle(flow)), &target.addr,
+                                target.port)
     if fd >= 0:
         flow.fd = fd
         return DROP_NONE
@@ -474,3 +482,42 @@ cdef Drop tcp_input(Ctx *c, const IpHdr *ip) noexcept nogil:
     if flow.body.tcp.state == TCP_SYN_SENT:
         return syn_sent_arrives(c, flow, &seg)
     return segment_arrives(c, flow, &seg)
+
+
+cdef Drop tcp_fragmentation_needed(Ctx *c, const IpHdr *ip) noexcept nogil:
+    """A router of the guest's says that a segment of ours was too big for it (RFC 1191 6.4):
+    smaller ones from now on, and what is out goes again. Believed only about bytes that are on
+    their way (RFC 5927 4.1).
+    """
+    cdef const uint8_t *quote = ip.payload + ICMP_HLEN
+    cdef uint32_t quoted = ip.payload_bytes - ICMP_HLEN
+    cdef uint32_t mtu = load_be16(ip.payload + 6)
+    cdef uint32_t hlen, mss
+    cdef FlowKey key
+    cdef Flow *flow
+    cdef TcpConn *t
+    if quoted < IP4_HLEN:
+        return DROP_ICMP_MALFORMED
+    hlen = (quote[0] & 0x0F) * 4
+    if quote[0] >> 4 != 4 or hlen < IP4_HLEN or quoted < hlen + 8:
+        return DROP_ICMP_MALFORMED
+    memset(&key, 0, sizeof(FlowKey))
+    addr_set4(&key.dest_addr, quote + 12)
+    addr_set4(&key.guest_addr, quote + 16)
+    key.dest_port = load_be16(quote + hlen)
+    key.guest_port = load_be16(quote + hlen + 2)
+    key.proto = quote[9]
+    flow = flow_lookup(&c.flows, &key)
+    if flow == NULL or flow.kind != FLOW_TCP:
+        return DROP_TCP_NO_CONNECTION
+    t = &flow.body.tcp
+    if not seq_in(load_be32(quote + hlen + 4), t.snd_una, t.snd_nxt - t.snd_una):
+        return DROP_TCP_OUT_OF_WINDOW
+    mss = max(max(mtu, <uint32_t>IP4_MTU_MIN) - IP4_HLEN - TCP_HLEN, <uint32_t>TCP_MSS_MIN)
+    if mss < t.snd_mss:
+        t.snd_mss = <uint16_t>mss
+        t.rexmit_nxt = t.snd_una
+        t.rexmit_end = t.snd_nxt
+        t.rtt_timing = False                                        # Karn
+        touch(c, flow)
+    return DROP_NONE

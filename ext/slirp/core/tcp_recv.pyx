@@ -2,7 +2,9 @@
 """TCP input of text: see tcp_recv.pxd for the theory."""
 from libc.stdint cimport uint8_t, uint32_t
 
-from .blocks cimport QUEUE_IOV_MAX, queue_clear, queue_consume, queue_extend, queue_iov, queue_write
+from .blocks cimport (
+    QUEUE_IOV_MAX, pool_is_low, queue_clear, queue_consume, queue_extend, queue_iov, queue_write,
+)
 from .conn cimport TcpConn
 from .linux cimport EAGAIN, iovec
 from .seq cimport seq_gt, seq_le, seq_lt, seq_min, seq_t
@@ -53,7 +55,8 @@ cdef Drop keep_ahead(Ctx *c, TcpConn *t, seq_t seq, const uint8_t *text, uint32_
         t.dsack_due = True
         t.dsack.start = seq
         t.dsack.end = seq + n
-    if not queue_write(&c.pool, &t.rq, t.rq.length + (seq - t.rcv_nxt), text, n):
+    if pool_is_low(&c.pool) or not queue_write(&c.pool, &t.rq, t.rq.length + (seq - t.rcv_nxt),
+                                               text, n):
         return DROP_TCP_REASSEMBLY_FULL
     if not ranges_add(&t.ahead, seq, seq + n):
         return DROP_TCP_REASSEMBLY_FULL
@@ -96,7 +99,8 @@ cdef Drop tcp_receive_text(Ctx *c, Flow *flow, const Segment *seg) noexcept nogi
         if t.host_state != HOST_OPEN:
             return DROP_NONE                                # the socket was dead, the guest knows
     if sent < n:
-        if not queue_write(&c.pool, &t.rq, t.rq.length, text + sent, n - sent):
+        if pool_is_low(&c.pool) or not queue_write(&c.pool, &t.rq, t.rq.length, text + sent,
+                                                   n - sent):
             t.rcv_nxt += sent                               # only what was taken is acknowledged
             t.ack_pending_bytes += sent
             return DROP_TCP_REASSEMBLY_FULL

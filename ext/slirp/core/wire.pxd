@@ -28,6 +28,7 @@ cdef enum:
     IP_PROTO_TCP = 6
     IP_PROTO_UDP = 17
     IP_TTL_DEFAULT = 64         # RFC 1700
+    IP4_MTU_MIN = 68            # RFC 791 3.2: every network takes this
 
     IP6_HLEN = 40               # RFC 8200 3
 
