@@ -12,7 +12,7 @@ import dataclasses
 from harness.pkt import SEQ_MASK, Said, Segment, flag_letters
 
 MSS_DEFAULT = 536  # RFC 9293 3.7.1
-MSS_FLOOR = 64  # what the data plane takes a smaller MSS for
+MSS_FLOOR = 48  # what the data plane takes a smaller MSS for
 ABSENT_FIELDS = {"sack": "sack", "TS": "ts", "mss": "mss", "wscale": "wscale", "sackOK": "sack_ok"}
 
 

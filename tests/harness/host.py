@@ -40,7 +40,7 @@ class HostSocket:
     ref: int
     addr: bytes
     port: int
-    connect_result: int = -errno.EINPROGRESS
+    connect_result: int = -errno.EINPROGRESS  # later: what SO_ERROR says
     received: bytearray = dataclasses.field(default_factory=bytearray)
     room: int | None = None  # bytes that send() still takes; None: any number
     waiting: deque[bytes] = dataclasses.field(default_factory=deque)  # for recv()
@@ -84,6 +84,7 @@ class HostSocket:
     def fail(self, error: int = errno.ECONNRESET) -> None:
         """The connection dies with that errno."""
         self.error = error
+        self.connect_result = -error
         self._event(EVENT_READABLE | EVENT_WRITABLE | EVENT_ERROR)
 
     def take(self, room: int | None) -> None:

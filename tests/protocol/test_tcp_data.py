@@ -121,16 +121,19 @@ def test_gap_filled_in_part(tcp: Tcp) -> None:
     assert g.socket.received == stream(0, 51), "what is in order does not wait"
 
 
-def test_sack_latest_block_first(tcp: Tcp) -> None:
-    """RFC 2018 4: the first block holds the segment that triggered the ACK."""
+def test_sack_newest_blocks_first(tcp: Tcp) -> None:
+    """RFC 2018 4: first the block of the segment that triggered the ACK, then those before it."""
     g = flowing(tcp)
-    blocks = [(200, 210), (400, 410), (300, 310), (100, 110)]
-    for n, (start, end) in enumerate(blocks):
+    said = ""
+    for block in ("200:210", "400:410", "300:310", "100:110"):
+        start, end = block.split(":")
         g.send(f"P. {start}:{end}(10) ack 1")
-        segment = g.expect(". 1:1(0) ack 2")
-        reported = [(a - g.isn, b - g.isn) for a, b in segment.sack]
-        assert reported[0] == (start, end)
-        assert sorted(reported) == sorted(blocks[: n + 1])
+        said = f"{block} {said}".strip()
+        g.expect(f". 1:1(0) ack 2 <sack {said}>")
+    g.send("P. 500:510(10) ack 1")
+    g.expect(". 1:1(0) ack 2 <sack 500:510 100:110 300:310 400:410>")
+    g.send("P. 210:220(10) ack 1")
+    g.expect(". 1:1(0) ack 2 <sack 200:220 500:510 100:110 300:310>")
 
 
 def test_sack_at_most_four_blocks(tcp: Tcp) -> None:
@@ -157,6 +160,58 @@ def test_sack_blocks_merge(tcp: Tcp) -> None:
     g.send("P. 2:90(88) ack 1")
     g.expect(". 1:1(0) ack 200 <no sack>")
     assert g.socket.received == stream(0, 199)
+
+
+def test_dsack_text_that_was_acknowledged(tcp: Tcp) -> None:
+    """RFC 2883 4.1.1: the first block tells what came twice, below the ACK; once."""
+    g = flowing(tcp)
+    g.send("P. 1:2(1) ack 1")
+    g.expect(". 1:1(0) ack 2 <sack 1:2>")
+    g.dropped(Drop.DROP_TCP_OUT_OF_WINDOW)
+    g.send("P. 12:22(10) ack 1")
+    g.expect(". 1:1(0) ack 2 <sack 12:22>")
+
+
+def test_dsack_text_that_is_kept(tcp: Tcp) -> None:
+    """RFC 2883 4.1.2: what came twice, then the block that holds it, then the others."""
+    g = flowing(tcp)
+    g.send("P. 102:202(100) ack 1")
+    g.send("P. 302:402(100) ack 1")
+    g.drain()
+    g.send("P. 122:142(20) ack 1")
+    g.expect(". 1:1(0) ack 2 <sack 122:142 102:202 302:402>")
+    g.send("P. 402:502(100) ack 1")
+    g.expect(". 1:1(0) ack 2 <sack 302:502 102:202>")
+
+
+def test_dsack_only_the_part_that_came_twice(tcp: Tcp) -> None:
+    """RFC 2883 4.2: of a segment that is old in part."""
+    g = flowing(tcp)
+    g.send("P. 2:102(100) ack 1")
+    g.send("P. 52:152(100) ack 1")
+    tcp.advance(0.1)
+    g.expect(". 1:1(0) ack 152 <sack 52:102>")
+
+
+@pytest.mark.parametrize("segment", ["P. 1:2(1) ack 1", "P. 102:202(100) ack 1"])
+def test_dsack_not_without_sack(tcp: Tcp, segment: str) -> None:
+    """RFC 2883 4: it is a SACK option, and needs the same agreement."""
+    g = flowing(tcp, "mss 1460,wscale 7")
+    g.send("P. 102:202(100) ack 1")
+    g.send(segment)
+    assert not any(got.sack for got in g.drain())
+    if segment.startswith("P. 1:"):
+        g.dropped(Drop.DROP_TCP_OUT_OF_WINDOW)
+
+
+def test_dsack_leaves_room_for_time_stamps(tcp: Tcp) -> None:
+    """RFC 2883 4, RFC 2018 3: it is one of the three blocks."""
+    g = flowing(tcp, "mss 1460,sackOK,TS val 1 ecr 0,wscale 7")
+    for at in range(100, 700, 100):
+        g.send(f"P. {at}:{at + 10}(10) ack 1")
+    g.drain()
+    g.send("P. 100:110(10) ack 1")
+    g.expect(". 1:1(0) ack 2 <sack 100:110 100:110 600:610>")
 
 
 def test_sack_not_agreed_is_not_sent(tcp: Tcp) -> None:

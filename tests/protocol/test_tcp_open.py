@@ -208,6 +208,14 @@ def test_refused_is_reset(tcp: Tcp, error: int, at_once: bool) -> None:
     tcp.at_rest()
 
 
+def test_refused_with_text_on_the_syn(tcp: Tcp) -> None:
+    """RFC 9293 3.10.7.1: ACK of SEG.SEQ + SEG.LEN, where SEG.LEN counts the text too."""
+    g = tcp.peer()
+    g.send("S 0:50(50) <mss 1460>")
+    tcp.host.newest.refused(errno.ECONNREFUSED)
+    g.expect("R. ack 51")
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [

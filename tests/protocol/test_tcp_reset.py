@@ -117,13 +117,31 @@ def test_host_error_is_reset(tcp: Tcp, state: str, error: int) -> None:
 
 
 @pytest.mark.parametrize("state", ["FIN-WAIT-1", "FIN-WAIT-2"])
-def test_host_error_after_its_end_is_met_when_writing(tcp: Tcp, state: str) -> None:
-    """tcp.pxd: the host's peer has closed and gone: the guest's next text brings it to light."""
+@pytest.mark.parametrize("met_by", ["event", "write"])
+def test_host_error_after_its_end(tcp: Tcp, state: str, met_by: str) -> None:
+    """tcp.pxd: the host's peer has closed, then died: the guest hears of it, at the latest when it
+    writes.
+    """
     g = BUILDERS[state](tcp)
-    g.socket.error = errno.EPIPE
-    g.send(f"P. 1:11(10) ack {2 if state == 'FIN-WAIT-2' else 1}")
+    if met_by == "event":
+        g.socket.fail(errno.ECONNRESET)
+    else:
+        g.socket.error = errno.EPIPE
+        g.send(f"P. 1:11(10) ack {2 if state == 'FIN-WAIT-2' else 1}")
     g.expect("R. 2:2(0)")
     tcp.at_rest()
+
+
+def test_reset_is_where_the_guest_believes_it(tcp: Tcp) -> None:
+    """RFC 5961 3.2: a probe of a shut window was not taken, so RCV.NXT lies before it."""
+    g = tcp.established(options="mss 1460")
+    g.send(". 1:1(0) ack 1 win 0")
+    g.feed(b"ab")
+    assert tcp.clock.run_until(lambda: bool(g.inbox), 5)
+    g.expect("P. 1:2(1)")
+    g.send(". 1:1(0) ack 1 win 0")
+    g.socket.fail()
+    g.expect("R. 1:1(0) ack 1")
 
 
 def test_host_error_comes_behind_its_bytes(tcp: Tcp) -> None:
@@ -137,12 +155,19 @@ def test_host_error_comes_behind_its_bytes(tcp: Tcp) -> None:
 
 
 def test_host_reset_during_the_handshake(tcp: Tcp) -> None:
-    """SYN-RECEIVED: the host's socket died after connect(); found when the guest is there."""
+    """SYN-RECEIVED: the host's socket died after connect(): the RST is behind our SYN."""
     g = tcp.syn_received()
     g.socket.fail()
-    g.send(". 1:1(0) ack 1")
     g.expect("R. 1:1(0) ack 1")
     tcp.at_rest()
+
+
+def test_client_of_a_forward_resets_during_the_handshake(tcp: Tcp) -> None:
+    """SYN-SENT: the same."""
+    g = tcp.syn_sent()
+    g.socket.fail()
+    g.expect("R. 1:1(0)")
+    assert tcp.stat("flows") == 0
 
 
 def test_segment_behind_our_reset_is_reset_again(tcp: Tcp) -> None:

@@ -96,6 +96,31 @@ def test_window_opens_in_no_silly_steps(make_tcp: Callable[..., Tcp]) -> None:
     g.expect(f". 1:1(0) ack {at} win 1500")
 
 
+def test_window_updates_are_few(make_tcp: Callable[..., Tcp]) -> None:
+    """RFC 9293 3.8.6.2.2: while half of it is left, the guest is not told; then in quarters."""
+    tcp = make_tcp(tcp_buffer_bytes=20_000)
+    g = tcp.established(options=PLAIN)
+    g.socket.room = 0
+    for at in range(1, 8001, 1000):
+        g.send(f". {at}:{at + 1000}(1000) ack 1")
+    tcp.advance(0.1)
+    assert g.drain()[-1].win == 12_000
+    g.socket.take(8000)
+    g.expect_nothing()
+    for at in range(8001, 12_001, 1000):
+        g.send(f". {at}:{at + 1000}(1000) ack 1")
+    tcp.advance(0.1)
+    assert g.drain()[-1].win == 16_000, "told by the way"
+    for at in range(12_001, 20_001, 1000):
+        g.send(f". {at}:{at + 1000}(1000) ack 1")
+    tcp.advance(0.1)
+    assert g.drain()[-1].win == 8000
+    g.socket.take(4000)
+    g.expect_nothing()
+    g.socket.take(1000)
+    g.expect(". 1:1(0) ack 20001 win 13000")
+
+
 def test_window_of_a_tiny_buffer(make_tcp: Callable[..., Tcp]) -> None:
     """RFC 9293 3.8.6.2.2: half the buffer where that is less than a segment."""
     tcp = make_tcp(tcp_buffer_bytes=1000)
@@ -248,6 +273,20 @@ def test_shut_window_update_lost_the_probe_fetches_it(tcp: Tcp) -> None:
     assert {segment.text for segment in g.drain()} == {stream(0, 1)}
     g.send(". 1:1(0) ack 1 win 60000")
     assert text_of(g) == stream(0, 4000), "from the first byte on"
+
+
+def test_shut_window_opens_and_the_text_is_lost(tcp: Tcp) -> None:
+    """RFC 6298 5.1: what is sent again when the window opens is watched by the timer too."""
+    g = tcp.established(options=PLAIN)
+    g.send(". 1:1(0) ack 1 win 0")
+    g.feed(b"a")
+    assert tcp.clock.run_until(lambda: bool(g.inbox), 5)
+    g.drain()
+    g.send(". 1:1(0) ack 1 win 60000")
+    for _ in range(3):
+        assert tcp.clock.run_until(lambda: bool(g.inbox), 5)
+        g.expect("P. 1:2(1)")
+    g.send(". 1:1(0) ack 2 win 60000")
 
 
 def test_shut_window_the_probe_is_taken(tcp: Tcp) -> None:

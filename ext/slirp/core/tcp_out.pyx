@@ -397,7 +397,8 @@ cdef void tcp_send_rst(Ctx *c, Flow *flow) noexcept nogil:
         return
     # Believed only at the guest's RCV.NXT (RFC 5961 3.2): what went beyond its window, a probe, it
     # did not take.
-    if seq_gt(seq, t.snd_una + t.snd_wnd) and not t.fin_sent:
+    if (seq_gt(seq, t.snd_una + t.snd_wnd) and not t.fin_sent
+            and t.state != TCP_SYN_SENT and t.state != TCP_SYN_RCVD):
         seq = t.snd_una + t.snd_wnd
     send_bare_rst(c, &out, flow.key.dest_port, flow.key.guest_port, seq, t.rcv_nxt, TCP_ACK)
 
