@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 EXIT_OK = 0
 # Sockets cost a descriptor each, and a soft limit of 1024 is made for programs that use select().
 _MAX_OPEN_FILES = 1 << 16
+# Of these, what the guest cannot have, each flow being a socket: for the API, forwards, imports.
+_OWN_FILES = 192
+_MIN_FLOWS = 64
 
 
 class Daemon:
@@ -46,7 +49,7 @@ class Daemon:
         from slirp.core.engine import Engine
         from slirp.driver import ThreadDriver
 
-        raise_file_limit()
+        files = raise_file_limit()
         network = config.network
         self.engine = Engine(
             opened.fd,
@@ -62,7 +65,7 @@ class Daemon:
             host_loopback=config.host_loopback,
             dns_enabled=config.dns,
             vnet_hdr=opened.vnet_hdr,
-            max_flows=config.max_flows,
+            max_flows=min(config.max_flows, max(files - _OWN_FILES, _MIN_FLOWS)),
             tcp_buffer_bytes=config.tcp_buffer_bytes,
             memory_bytes=config.memory_bytes,
         )
@@ -153,14 +156,16 @@ def keep_only(fds: Iterable[int]) -> None:
     os.closerange(first, os.sysconf("SC_OPEN_MAX"))
 
 
-def raise_file_limit() -> None:
-    """Allow ourselves as many open files as we may need and are let."""
+def raise_file_limit() -> int:
+    """Allow ourselves as many open files as we may need and are let. Returns how many."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return wanted if soft == resource.RLIM_INFINITY else soft
 
 
 def _named_fds(config: Config) -> list[int]:
