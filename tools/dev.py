@@ -106,6 +106,7 @@ def verb_lint(_argv: list[str]) -> None:
         run([shop.tool("cython-lint"), "ext"], env=venv_path)
         for gate in ("check_layers", "check_sizes"):
             run([shop.python, str(ROOT / "tools" / f"{gate}.py")])
+        run([shop.python, str(ROOT / "tools" / "tcp_states.py"), "--check"])
         shop.translate()
         run([shop.python, str(ROOT / "tools" / "check_nogil.py"), str(shop.home / "lint")])
     shop.build(RELEASE)
