@@ -201,9 +201,10 @@ def scenarios(draw: st.DrawFn) -> Scenario:
     guest_reads = draw(st.sampled_from([1 << 30, 1 << 30, 1, 300, 5000]))
     up_pace = min(stack_buffer, host_reads or 1 << 30, 300 * mss)
     down_pace = min(guest_buffer, guest_reads, stack_buffer, 300 * mss)
+    down_bytes = draw(st.integers(0, min(60_000, 60 * down_pace)))
     return Scenario(
         up_bytes=draw(st.integers(0, min(60_000, 60 * up_pace))),
-        down_bytes=draw(st.integers(0, min(60_000, 60 * down_pace))),
+        down_bytes=down_bytes,
         guest=GuestOptions(
             mss=mss,
             wscale=draw(st.sampled_from([None, 0, 7, 14])) if guest_buffer > 16384 else None,
@@ -221,7 +222,7 @@ def scenarios(draw: st.DrawFn) -> Scenario:
             writes=(*draw(st.lists(sizes, min_size=1, max_size=3)), 60_000),
             every_s=draw(st.sampled_from([0.001, 0.05])),
             reads=host_reads,
-            recv_max=draw(st.sampled_from([None, None, 1, 1000])) if down_pace < 3000 else None,
+            recv_max=draw(st.sampled_from([None, 1, 1000])) if down_bytes < 3000 else None,
         ),
         up=draw(SCRIPTS),
         down=draw(SCRIPTS),

@@ -128,6 +128,32 @@ def test_recovery_sends_new_text_as_old_leaves(tcp: Tcp) -> None:
     ack(g, 40)
 
 
+def test_partial_ack_lets_one_more_go(tcp: Tcp) -> None:
+    """RFC 6582 3.2 step 5: cwnd shrinks by what was acknowledged, and grows by a segment."""
+    g = in_flight(tcp, 20)
+    for _ in range(3):
+        ack(g, 0)
+    g.feed(stream(20 * MSS, 20 * MSS))
+    for _ in range(16):
+        ack(g, 0)
+    assert resent(g) == [0, *range(20, 29)], "cwnd is 29 segments now"
+    ack(g, 5)
+    assert resent(g) == [5, 29], "25: 24 are out, among them the one that goes again"
+    ack(g, 30)
+    assert resent(g) == list(range(30, 40))
+    ack(g, 40)
+
+
+def test_duplicate_acks_of_different_numbers_do_not_add_up(tcp: Tcp) -> None:
+    """RFC 5681 3.2: three in a row for one number."""
+    g = in_flight(tcp, 10)
+    for n in range(1, 6):
+        for _ in range(3):  # one that is new, two that are not
+            ack(g, n)
+    assert resent(g) == []
+    ack(g, 10)
+
+
 def test_partial_ack_retransmits_the_next_hole(tcp: Tcp) -> None:
     """RFC 6582 3.2 step 5: one round trip for each hole, no time-out."""
     g = in_flight(tcp, 12)

@@ -11,7 +11,6 @@ from harness.pkt import stream
 from harness.tcp import BUILDERS, Tcp
 from slirp.core.stats import Drop
 
-RST = 0x04
 ACK = 0x10
 CHALLENGE_BURST = 10  # RFC 5961 7: of one connection
 CHALLENGES_PER_SECOND = 10
@@ -214,16 +213,6 @@ def test_reset_of_a_connection_says_nothing_to_others(tcp: Tcp) -> None:
     kept.expect(". 1:1(0) ack 11")
 
 
-@pytest.mark.parametrize("state", ["FIN-WAIT-1", "FIN-WAIT-2"])
-def test_host_reset_behind_its_end_is_told(tcp: Tcp, state: str) -> None:
-    """RFC 9293 3.10.7.4 second: nothing is read behind an end of stream: the error is asked for."""
-    g = BUILDERS[state](tcp)
-    g.drain()
-    g.socket.fail()
-    assert g.drain()[-1].flags & RST
-    tcp.at_rest()
-
-
 def test_host_reset_at_a_shut_window_is_told(tcp: Tcp) -> None:
     """RFC 5961 3.2: believed only at the guest's RCV.NXT, which is before what did not fit."""
     g = tcp.established()
@@ -232,26 +221,6 @@ def test_host_reset_at_a_shut_window_is_told(tcp: Tcp) -> None:
     g.socket.fail()
     g.expect("R. 1:1(0) ack 1")
     tcp.at_rest()
-
-
-def test_refusal_of_a_syn_with_text(tcp: Tcp) -> None:
-    """RFC 9293 3.10.7.1: the reset acknowledges the text too."""
-    g = tcp.peer()
-    g.send("S 0:5(5) <mss 1460>")
-    tcp.host.newest.refused(errno.ECONNREFUSED)
-    reset = g.drain()[-1]
-    assert (reset.flags & RST, reset.seq, reset.ack) == (RST, 0, g.isn + 6)
-
-
-def test_text_that_comes_twice_is_told(tcp: Tcp) -> None:
-    """RFC 2883 4.1: the first block is what came twice."""
-    g = tcp.established(options="mss 1460,sackOK")
-    g.send("P. 1:11(10) ack 1")
-    tcp.advance(0.5)
-    g.expect(". 1:1(0) ack 11")
-    g.send("P. 1:11(10) ack 1")
-    g.expect(". 1:1(0) ack 11 <sack 1:11>")
-    g.dropped(Drop.DROP_TCP_OUT_OF_WINDOW)
 
 
 @pytest.mark.parametrize("dest", [b"\xff\xff\xff\xff", b"\xe0\x00\x00\x01", b"\x7f\x00\x00\x01"])
