@@ -11,7 +11,6 @@ from harness.pkt import stream
 from harness.tcp import BUILDERS, Tcp
 from slirp.core.stats import Drop
 
-ACK = 0x10
 CHALLENGE_BURST = 10  # RFC 5961 7: of one connection
 CHALLENGES_PER_SECOND = 10
 CHALLENGE_BURST_OF_ALL = 100
@@ -226,6 +225,6 @@ def test_host_reset_at_a_shut_window_is_told(tcp: Tcp) -> None:
 @pytest.mark.parametrize("dest", [b"\xff\xff\xff\xff", b"\xe0\x00\x00\x01", b"\x7f\x00\x00\x01"])
 def test_stray_to_nobody_is_silence(tcp: Tcp, dest: bytes) -> None:
     """RFC 1122 4.2.3.10: no reset in the name of a group or of a loopback address."""
-    tcp.send_ip(dest, 6, dpkt.tcp.TCP(sport=1000, dport=80, seq=1, ack=77, flags=ACK))
+    tcp.send_ip(dest, 6, dpkt.tcp.TCP(sport=1000, dport=80, seq=1, ack=77, flags=dpkt.tcp.TH_ACK))
     assert not tcp.stray
     tcp.dropped(Drop.DROP_IP4_BAD_DESTINATION)
