@@ -71,13 +71,23 @@ def test_rto_has_a_floor(tcp: Tcp) -> None:
     assert rto_s(g, 20) == pytest.approx(RTO_MIN_S, abs=0.01)
 
 
-def test_rto_before_any_sample_is_a_second(tcp: Tcp) -> None:
-    """RFC 6298 2.1: when the handshake was retransmitted, there is no estimate yet."""
+def test_rto_after_a_syn_that_was_repeated(tcp: Tcp) -> None:
+    """RFC 6298 5.7: without a sample, 3 s when the text begins."""
     g = tcp.syn_received()
     tcp.advance(1.0)
     g.expect("S. 0:0(0) ack 1")
     g.send(". 1:1(0) ack 1")
-    assert rto_s(g, 1) >= 1.0, "RFC 6298 5.7 would even say 3 s"
+    assert rto_s(g, 1) == pytest.approx(3.0, abs=0.01)
+    g.send(". 1:1(0) ack 2")
+
+
+def test_rttm_times_a_repeated_syn(tcp: Tcp) -> None:
+    """RFC 7323 4.1: with time-stamps there is a sample even then."""
+    g = tcp.syn_received(options="mss 1460,TS val 1 ecr 0")
+    tcp.advance(1.1)
+    g.expect("S. 0:0(0) ack 1")
+    g.send(f". 1:1(0) ack 1 <TS val 2 ecr {g.ts_recent}>")
+    assert srtt_us(g) == pytest.approx(100_000, rel=0.05)
 
 
 def test_rto_doubles(tcp: Tcp) -> None:

@@ -37,8 +37,12 @@ peer has closed), `wr_shut` (we have closed towards it), and the edge-triggered 
 Towards the guest there is no network, only a queue in memory. Hence these are done more simply than
 between hosts:
   * cwnd starts at the guest's whole window; only a loss (a full backlog in the guest) brings slow
-    start and congestion
-    avoidance into play (RFC 5681, 6582, 6675 for what is then retransmitted and when).
+    start and congestion avoidance into play (RFC 5681, 6582, 6675 for what is then retransmitted
+    and when).
+  * There is no Nagle algorithm (RFC 9293 3.7.4 is a SHOULD): the host's peer has had its own, and
+    a small segment more costs nobody's line.
+  * Keep-alive is on (RFC 1122 4.2.3.6 has it off): who would turn it on is on the host's side, and
+    a guest that was killed says no word.
   * RTO has a floor of 200 ms, not 1 s (RFC 6298 2.4 is a SHOULD; the reason for it, spurious
     time-outs over slow paths, is absent).
   * TIME-WAIT lasts TCP_TIME_WAIT_US: no segment can be older than the queue that holds it.
@@ -88,6 +92,7 @@ cdef enum:
     TCP_DUP_THRESH = 3                      # RFC 5681 3.2
 
     TCP_RTO_INITIAL_US = 1000000            # RFC 6298 2.1
+    TCP_RTO_UNTIMED_US = 3000000            # RFC 6298 5.7: the SYN was repeated, and not timed
     TCP_RTO_MIN_US = 200000
     TCP_RTO_MAX_US = 60000000               # RFC 6298 2.5
     TCP_RETRIES_SYN = 6                     # R2 for SYN: about two minutes (RFC 1122 4.2.3.5 asks

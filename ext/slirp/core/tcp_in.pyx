@@ -23,8 +23,8 @@ from .stats cimport (
 from .tcp cimport (
     HOST_CLOSED, HOST_CONNECTING, TCP_ACK, TCP_CLOSED, TCP_CLOSE_WAIT, TCP_CLOSING, TCP_CWND_OPEN,
     TCP_ESTABLISHED, TCP_FIN, TCP_FIN_WAIT_1, TCP_FIN_WAIT_2, TCP_LAST_ACK, TCP_MSS_DEFAULT,
-    TCP_MSS_MIN, TCP_PAWS_IDLE_S, TCP_RST, TCP_RTO_INITIAL_US, TCP_RTO_MAX_US, TCP_SYN,
-    TCP_SYN_RCVD, TCP_SYN_SENT, TCP_TIME_WAIT, tcp_end, tcp_set_state, tcp_shed_half_open,
+    TCP_MSS_MIN, TCP_PAWS_IDLE_S, TCP_RST, TCP_RTO_INITIAL_US, TCP_RTO_MAX_US, TCP_RTO_UNTIMED_US,
+    TCP_SYN, TCP_SYN_RCVD, TCP_SYN_SENT, TCP_TIME_WAIT, tcp_end, tcp_set_state, tcp_shed_half_open,
     tcp_unhash, tcp_window_shift,
 )
 from .tcp_host cimport tcp_connect_failed
@@ -164,10 +164,10 @@ cdef void establish(Ctx *c, Flow *flow, const Segment *seg, uint32_t window) noe
     t.snd_wl1 = seg.seg_seq
     t.snd_wl2 = seg.seg_ack
     t.rto_due_us = 0
+    take_rtt(c, t, seg)
+    if t.retries and t.srtt_us == 0:
+        t.rto_us = TCP_RTO_UNTIMED_US
     t.retries = 0
-    if t.rtt_timing:
-        tcp_rtt_sample(t, c.now_us - t.rtt_start_us)
-        t.rtt_timing = False
     tcp_set_state(c, flow, TCP_ESTABLISHED)
 
 
