@@ -162,6 +162,16 @@ def test_text_leaves_room_for_the_option(tcp: Tcp, text: int) -> None:
     assert max(len(segment.text) for segment in segments) == min(text, 1448)
 
 
+def test_text_leaves_room_for_the_option_and_blocks(tcp: Tcp) -> None:
+    """RFC 6691 3, RFC 2018 3: no more than the three blocks that fit are counted."""
+    g = stamped(tcp)
+    for at in range(100, 700, 100):
+        g.send(f"P. {at}:{at + 10}(10) ack 1")
+    g.drain()
+    g.feed(stream(0, 3000))
+    assert max(len(segment.text) for segment in g.drain()) == 1460 - 12 - 28
+
+
 def test_syn_without_them_meets_a_forward(tcp: Tcp) -> None:
     """RFC 7323 3.2: our SYN offered them, the guest's answer did not: then there are none."""
     g = tcp.accepted(options="mss 1460")

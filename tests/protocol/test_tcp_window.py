@@ -69,19 +69,34 @@ def test_window_update_lost_the_probe_is_answered(make_tcp: Callable[..., Tcp]) 
     g.dropped(Drop.DROP_TCP_OUT_OF_WINDOW)
 
 
-def test_window_shut_probes_are_answered_for_ever(make_tcp: Callable[..., Tcp]) -> None:
+@pytest.mark.parametrize("options", [PLAIN, f"{PLAIN},sackOK"])
+def test_window_shut_probes_are_answered_for_ever(
+    make_tcp: Callable[..., Tcp], options: str
+) -> None:
     """RFC 9293 3.8.6.1 MUST-35: a host that never reads again does not end the connection."""
     tcp = make_tcp(tcp_buffer_bytes=2000)
-    g = tcp.established(options=PLAIN)
+    g = tcp.established(options=options)
     at = filled(tcp, g, 2000)
     for _ in range(48):
         tcp.advance(3600)
         g.send(f". {at}:{at + 1}(1) ack 1")
-        g.expect(f". 1:1(0) ack {at} win 0")
+        g.expect(f". 1:1(0) ack {at} win 0 <no sack>")
         g.dropped(Drop.DROP_TCP_OUT_OF_WINDOW)
     g.socket.take(None)
     g.expect(f". 1:1(0) ack {at} win 2000")
     assert g.socket.received == stream(0, 2000)
+
+
+def test_full_host_socket_is_left_alone(tcp: Tcp) -> None:
+    """hostops.pxd: events are edges: after -EAGAIN no send() before the host says there is room."""
+    g = tcp.established()
+    g.socket.room = 500
+    for at in range(1, 5001, 1000):
+        g.send(f". {at}:{at + 1000}(1000) ack 1")
+    assert [size for _, size in tcp.host.called("tcp_send")] in ([1000], [1000, 500])
+    g.socket.take(None)
+    assert g.socket.received == stream(0, 5000)
+    g.drain()
 
 
 def test_window_opens_in_no_silly_steps(make_tcp: Callable[..., Tcp]) -> None:
