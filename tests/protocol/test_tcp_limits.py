@@ -104,6 +104,24 @@ def test_memory_of_all_is_bounded(make_tcp: Callable[..., Tcp]) -> None:
     assert tcp.stat("buffer_blocks") == 0
 
 
+def test_memory_out_what_the_host_took_counts(make_tcp: Callable[..., Tcp]) -> None:
+    """Of a segment half of which finds no place, the other half is delivered and acknowledged."""
+    tcp = make_tcp(memory_bytes=BLOCK_BYTES)
+    hog = tcp.established()
+    hog.socket.room = 0
+    hog.send("P. 1:2(1) ack 1")
+    hog.expect(". 1:1(0) ack 2")
+    g = tcp.established()
+    g.socket.room = 500
+    g.send("P. 1:1001(1000) ack 1")
+    g.expect(". 1:1(0) ack 501")
+    g.dropped(Drop.DROP_TCP_REASSEMBLY_FULL)
+    g.socket.take(None)
+    g.send("P. 1:1001(1000) ack 1")
+    assert g.socket.received == stream(0, 1000)
+    g.drain()
+
+
 def test_memory_out_the_host_waits(make_tcp: Callable[..., Tcp]) -> None:
     """The other way: what cannot be read stays with the host, and is read when there is room."""
     tcp = make_tcp(memory_bytes=2 * BLOCK_BYTES)

@@ -114,7 +114,9 @@ def test_rto_gives_up_after_r2(tcp: Tcp) -> None:
     tcp.advance(100.0)
     assert g.state == "ESTABLISHED"
     tcp.advance(300.0)
-    assert g.drain()[-1].has("R.")
+    segments = g.drain()
+    assert len(segments) == 1 + RETRIES_MAX + 1
+    assert segments[-1].has("R.")
     assert g.socket.ended == "reset"
     assert tcp.stat("tcp_aborted") == 1
     tcp.at_rest()
