@@ -382,11 +382,14 @@ def test_syn_sent_reset_with_ack_ends(tcp: Tcp) -> None:
 
 
 def test_syn_sent_is_sent_again_and_gives_up(tcp: Tcp) -> None:
-    """RFC 6298 5.5, RFC 1122 4.2.3.5: nobody answers; the client is told so."""
+    """RFC 6298 2.5, 5.5, RFC 1122 4.2.3.5: nobody answers; the client is told so.
+
+    Sent again at 1, 3, 7, 15, 31 and 63 s; the time-out is at its bound of 60 s then.
+    """
     g = tcp.syn_sent()
     tcp.advance(1.0)
     g.expect("S 0:0(0)")
-    tcp.advance(125.0)
+    tcp.advance(121.0)
     assert [segment.has("S") for segment in g.drain()] == [True] * 5
     tcp.advance(5.0)
     assert g.drain()[0].has("R")
