@@ -1,6 +1,6 @@
 """The stack without I/O of its own: for tests and simulations. Times are microseconds."""
 
-from typing import TypedDict, Unpack, final
+from typing import NotRequired, TypedDict, Unpack, final
 
 from slirp.core.hostops import Host
 
@@ -21,10 +21,16 @@ class _Settings(TypedDict):
     max_flows: int
     tcp_buffer_bytes: int
     memory_bytes: int
+    network6: NotRequired[bytes | None]
+    prefix_len6: NotRequired[int]
+    gateway6: NotRequired[bytes]
+    dns6: NotRequired[bytes]
+    guest6: NotRequired[bytes]
 
 FLOW_KINDS: tuple[str, ...]
 TCP_STATES: tuple[str, ...]
 HOST_STATES: tuple[str, ...]
+GATEWAY_LINK_LOCAL: bytes
 
 @final
 class Stack:

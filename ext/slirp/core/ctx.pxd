@@ -35,6 +35,13 @@ cdef struct Conf:                   # written once, by Stack
     Addr guest4
     uint32_t network4
     uint32_t mask4
+    bint ip6                        # the rest of the family is set only then
+    Addr network6                   # the prefix, zero behind its length
+    uint32_t prefix_len6
+    Addr gateway6
+    Addr dns6
+    Addr guest6
+    Addr link_local6                # the gateway's, from which it speaks as a router (RFC 4861 4.2)
     uint32_t offload                # LINK_*, as TUNSETOFFLOAD granted them
     bint host_loopback
     bint dns_enabled

@@ -194,10 +194,10 @@ cdef class Engine:
     cdef Loop *loop
 
     def __cinit__(self, int tap_fd, *, int mtu, bytes network4, int prefix_len4, bytes gateway4,
-                  bytes dns4, bytes guest4,
-                  bytes gateway_mac, bytes guest_mac, uint32_t offload, bint host_loopback, bint
-                  dns_enabled,
-                  bint vnet_hdr=True, uint32_t max_flows=32768, uint32_t tcp_buffer_bytes=4 << 20,
+                  bytes dns4, bytes guest4, bytes gateway_mac, bytes guest_mac, uint32_t offload,
+                  bint host_loopback, bint dns_enabled, bytes network6=None, int prefix_len6=64,
+                  bytes gateway6=b"", bytes dns6=b"", bytes guest6=b"", bint vnet_hdr=True,
+                  uint32_t max_flows=32768, uint32_t tcp_buffer_bytes=4 << 20,
                   uint64_t memory_bytes=256 << 20):
         self.loop = <Loop *>calloc(1, sizeof(Loop))
         if self.loop == NULL:
@@ -210,6 +210,8 @@ cdef class Engine:
         stack_configure(&self.loop.c, {
             "mtu": mtu, "network4": network4, "prefix_len4": prefix_len4,
             "gateway4": gateway4, "dns4": dns4, "guest4": guest4,
+            "network6": network6, "prefix_len6": prefix_len6,
+            "gateway6": gateway6, "dns6": dns6, "guest6": guest6,
             "gateway_mac": gateway_mac, "guest_mac": guest_mac,
             "offload": offload if vnet_hdr else 0,
             "host_loopback": host_loopback, "dns_enabled": dns_enabled, "max_flows": max_flows,

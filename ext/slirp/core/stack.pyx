@@ -49,6 +49,8 @@ TCP_STATES = ("CLOSED", "SYN-SENT", "SYN-RECEIVED", "ESTABLISHED", "FIN-WAIT-1",
               "CLOSE-WAIT", "CLOSING",
               "LAST-ACK", "TIME-WAIT")
 HOST_STATES = ("CONNECTING", "OPEN", "CLOSED")
+# fe80::2, as slirp4netns's: from where the gateway advertises itself (RFC 4861 4.2).
+GATEWAY_LINK_LOCAL = bytes.fromhex("fe800000000000000000000000000002")
 
 
 # ---- frames ------------------------------------------------------------------------------------
@@ -291,6 +293,8 @@ cdef void stack_configure(Ctx *c, dict settings) except *:
     take_addr4(&c.conf.guest4, settings["guest4"])
     c.conf.mask4 = <uint32_t>(0xFFFFFFFF << (32 - prefix) & 0xFFFFFFFF)
     c.conf.network4 = load_be32(<const uint8_t *><const char *>network) & c.conf.mask4
+    if settings.get("network6") is not None:
+        configure6(c, settings)
     c.conf.mtu = settings["mtu"]
     c.conf.offload = settings["offload"]
     c.conf.host_loopback = settings["host_loopback"]
@@ -298,6 +302,29 @@ cdef void stack_configure(Ctx *c, dict settings) except *:
     c.conf.tcp_buffer_bytes = settings["tcp_buffer_bytes"]
     c.conf.max_half_open = max(1, settings["max_flows"] // 4)
     c.conf.max_udp_flows = max(1, settings["max_flows"] // 4)
+
+
+cdef void take_addr6(Addr *addr, bytes wire) except *:
+    """An IPv6 address; none in IPv4's mapped form, which means IPv4 here."""
+    if len(wire) != 16:
+        raise ValueError("an IPv6 address has 16 bytes")
+    memcpy(addr.b, <const char *>wire, 16)
+    if addr_is4(addr):
+        raise ValueError("an IPv6 address, not one of IPv4")
+
+
+cdef void configure6(Ctx *c, dict settings) except *:
+    """The IPv6 half, where `network6` is given."""
+    cdef int prefix = settings["prefix_len6"]
+    if not 1 <= prefix <= 126:
+        raise ValueError("an IPv6 prefix has 1 to 126 bits")
+    take_addr6(&c.conf.network6, settings["network6"])
+    take_addr6(&c.conf.gateway6, settings["gateway6"])
+    take_addr6(&c.conf.dns6, settings["dns6"])
+    take_addr6(&c.conf.guest6, settings["guest6"])
+    take_addr6(&c.conf.link_local6, GATEWAY_LINK_LOCAL)
+    c.conf.prefix_len6 = prefix
+    c.conf.ip6 = True
 
 
 cdef void stack_set_dns(Ctx *c, list servers) except *:

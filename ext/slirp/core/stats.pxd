@@ -80,8 +80,8 @@ cpdef enum Counter:
 
 
 cdef struct Stats:
-    uint64_t drops[64]
-    uint64_t counters[32]
+    uint64_t drops[96]
+    uint64_t counters[64]
 
 
 cdef inline void stats_count(Stats *stats, Counter which) noexcept nogil:

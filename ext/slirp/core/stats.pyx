@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Names for the counters: Python's view of `Stats`."""
 
-if <int>DROP_COUNT > 64 or <int>CTR_COUNT > 32:
+if <int>DROP_COUNT > 96 or <int>CTR_COUNT > 64:
     raise ImportError("struct Stats has fewer places than there are names")
 
 
