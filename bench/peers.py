@@ -15,6 +15,7 @@ from lab.topology import HOST, Guest, Topology
 
 # The guest listens here for the port forward cells; the same number on the host leads to it.
 FORWARD_PORT = 5301
+ADDRESS_SECONDS = 4.0
 _veth_ports = itertools.count()
 
 
@@ -34,19 +35,21 @@ class Peer:
     """A way for a guest to reach the network; `missing` says why it cannot take part here."""
 
     name: str
-    attach: Callable[[Topology, int], Attached]
+    attach: Callable[[Topology, int, bool], Attached]  # with this MTU, with IPv6 or without
     missing: str | None = None
 
 
 def slirp_peer(name: str, command: Sequence[str]) -> Peer:
     """A program with slirp4netns's command line."""
 
-    def attach(bed: Topology, mtu: int) -> Attached:
+    def attach(bed: Topology, mtu: int, ipv6: bool) -> Attached:
         guest = bed.guest()
         # podman passes a socket only when ports are published; all daemons get one, to be equal.
-        daemon = Slirp(bed, guest, "--mtu", str(mtu), command=command, api=True)
+        options = ["--mtu", str(mtu), *(["--enable-ipv6"] if ipv6 else [])]
+        daemon = Slirp(bed, guest, *options, command=command, api=True)
         host_port = 10_000 + daemon.pid % 20_000
         daemon.forward("tcp", host_port, FORWARD_PORT)
+        await_address(guest, ipv6)
         return Attached(guest, daemon.pid, daemon.ready_seconds, daemon.stop, (HOST, host_port))
 
     return Peer(name, attach, _missing(command[0]))
@@ -55,10 +58,11 @@ def slirp_peer(name: str, command: Sequence[str]) -> Peer:
 def pasta_peer() -> Peer:
     """pasta of the passt package, with one port of the host forwarded."""
 
-    def attach(bed: Topology, mtu: int) -> Attached:
+    def attach(bed: Topology, mtu: int, ipv6: bool) -> Attached:
         guest = bed.guest()
         host_port = 30_000 + guest.pid % 2_000
         daemon = Pasta(bed, guest, "--mtu", str(mtu), "--tcp-ports", f"{host_port}:{FORWARD_PORT}")
+        await_address(guest, ipv6)
         return Attached(guest, daemon.pid, daemon.ready_seconds, daemon.stop, (HOST, host_port))
 
     return Peer("pasta", attach, _missing("pasta"))
@@ -67,7 +71,7 @@ def pasta_peer() -> Peer:
 def veth_peer() -> Peer:
     """A veth pair and the kernel's NAT: what a network without a proxy reaches."""
 
-    def attach(bed: Topology, mtu: int) -> Attached:
+    def attach(bed: Topology, mtu: int, ipv6: bool) -> Attached:
         started = time.monotonic()
         host_port = 32_000 + next(_veth_ports)
         guest = bed.veth_guest(mtu, host_port, FORWARD_PORT)
@@ -75,6 +79,16 @@ def veth_peer() -> Peer:
         return Attached(guest, None, seconds, lambda: None, (HOST, host_port))
 
     return Peer("veth", attach, _missing("nft") or _nat_refused())
+
+
+def await_address(guest: Guest, ipv6: bool) -> None:
+    """Wait until the guest's IPv6 address is ready for use, if it is to have one.
+
+    A peer that gives none is not told from one that is slow: its IPv6 cells will fail.
+    """
+    deadline = time.monotonic() + ADDRESS_SECONDS
+    while ipv6 and not guest.addresses(family=6) and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 def _missing(program: str) -> str | None:

@@ -7,9 +7,11 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from bench.cells import Cell, Sample
+from bench.cells import AT_REST
+from bench.conditions import Axes, Condition
+from bench.measure import Cell, Sample
 
-Key = tuple[str, str, int]  # cell, peer, MTU
+Key = tuple[str, str, Condition]  # cell, peer
 
 
 class Results:
@@ -19,13 +21,13 @@ class Results:
         self.samples: dict[Key, list[Sample]] = defaultdict(list)
         self.failures: list[str] = []
 
-    def add(self, cell: Cell, peer: str, mtu: int, sample: Sample) -> None:
+    def add(self, cell: Cell, peer: str, condition: Condition, sample: Sample) -> None:
         """Keep one sample."""
-        self.samples[cell.name, peer, mtu].append(sample)
+        self.samples[cell.name, peer, condition].append(sample)
 
-    def median(self, cell: Cell, peer: str, mtu: int) -> Sample | None:
+    def median(self, cell: Cell, peer: str, condition: Condition) -> Sample | None:
         """The sample in the middle by value; its cost is the median of the costs."""
-        taken = sorted(self.samples.get((cell.name, peer, mtu), ()), key=lambda s: s.value)
+        taken = sorted(self.samples.get((cell.name, peer, condition), ()), key=lambda s: s.value)
         if not taken:
             return None
         costs = [sample.cost for sample in taken if sample.cost is not None]
@@ -33,11 +35,21 @@ class Results:
         cost = statistics.median(costs) if costs else None
         return Sample(statistics.median(s.value for s in taken), cost, middle.note)
 
+    def ratio(self, cell: Cell, peer: str, condition: Condition, base: str) -> float | None:
+        """The median, over the rounds, of what the peer reached as a share of the base's."""
+        pairs = zip(
+            self.samples.get((cell.name, peer, condition), ()),
+            self.samples.get((cell.name, base, condition), ()),
+            strict=False,
+        )
+        ratios = [ours.value / theirs.value for ours, theirs in pairs if theirs.value > 0]
+        return statistics.median(ratios) if ratios else None
+
     def as_json(self) -> list[dict[str, object]]:
         """Every sample, flat."""
         return [
-            {"cell": cell, "peer": peer, "mtu": mtu, **dataclasses.asdict(s)}
-            for (cell, peer, mtu), samples in self.samples.items()
+            {"cell": cell, "peer": peer, **dataclasses.asdict(condition), **dataclasses.asdict(s)}
+            for (cell, peer, condition), samples in self.samples.items()
             for s in samples
         ]
 
@@ -58,45 +70,55 @@ def _head(words: Sequence[str]) -> Iterator[str]:
     yield _row(["---"] * len(words))
 
 
-def _value(results: Results, cell: Cell, peer: str, mtu: int, base: str) -> str:
-    sample = results.median(cell, peer, mtu)
+def _value(results: Results, cell: Cell, peer: str, condition: Condition, base: str) -> str:
+    sample = results.median(cell, peer, condition)
     if sample is None:
         return "-"
     text = number(sample.value)
-    reference = results.median(cell, base, mtu)
-    if peer != base and reference is not None and reference.value > 0:
-        text = f"**{sample.value / reference.value:.2f}** · {text}"
+    if peer != base and cell.name not in AT_REST:
+        ratio = results.ratio(cell, peer, condition, base)
+        text = text if ratio is None else f"**{ratio:.2f}** · {text}"
     return f"{text} ({sample.note})" if sample.note else text
 
 
-def _table(
-    results: Results, cells: Sequence[Cell], peers: Sequence[str], mtu: int, base: str
+def _rows(
+    results: Results, cell: Cell, peers: Sequence[str], condition: Condition, axes: Axes, base: str
 ) -> Iterator[str]:
-    yield from _head(["", "unit", *peers])
-    for cell in cells:
-        yield _row(
-            [cell.title, cell.unit, *(_value(results, cell, peer, mtu, base) for peer in peers)]
-        )
-        if not cell.cost_unit:
-            continue
-        costs = [results.median(cell, peer, mtu) for peer in peers]
-        if any(s is not None and s.cost is not None for s in costs):
-            texts = ["-" if s is None or s.cost is None else number(s.cost) for s in costs]
-            yield _row(["", cell.cost_unit, *texts])
+    where = condition.differences(axes.usual)
+    title = f"{cell.title} · {where}" if where else cell.title
+    values = [_value(results, cell, peer, condition, base) for peer in peers]
+    yield _row([title, cell.unit, *values, cell.mark])
+    medians = [results.median(cell, peer, condition) for peer in peers]
+    costs = [None if sample is None else sample.cost for sample in medians]
+    if cell.cost_unit and any(cost is not None for cost in costs):
+        texts = ["-" if cost is None else number(cost) for cost in costs]
+        yield _row(["", cell.cost_unit, *texts, ""])
 
 
 def markdown(
-    results: Results, cells: Sequence[Cell], peers: Sequence[str], mtus: Sequence[int], base: str
+    results: Results, cells: Sequence[Cell], peers: Sequence[str], axes: Axes, base: str
 ) -> str:
     """The tables of a run: one for each MTU, one for what does not depend on it."""
-    lines: list[str] = []
-    measured = {key[0] for key in results.samples}
-    for mtu in mtus:
-        rows = [cell for cell in cells if cell.per_mtu and cell.name in measured]
+    measured = {(cell, condition) for cell, _, condition in results.samples}
+
+    def table(title: str, chosen: Sequence[Cell], mtu: int) -> Iterator[str]:
+        rows = [
+            (cell, condition)
+            for cell in chosen
+            for cc in axes.ccs
+            for condition in axes.conditions(cell.varies, cc)
+            if condition.mtu == mtu and (cell.name, condition) in measured
+        ]
         if rows:
-            lines += ["", f"### MTU {mtu}", "", *_table(results, rows, peers, mtu, base)]
-    rows = [cell for cell in cells if not cell.per_mtu and cell.name in measured]
-    if rows:
-        lines += ["", "### At rest", "", *_table(results, rows, peers, mtus[0], base="")]
+            yield from ("", f"### {title}", "")
+            yield from _head(["", "unit", *peers, "mark"])
+        for cell, condition in rows:
+            yield from _rows(results, cell, peers, condition, axes, base)
+
+    lines: list[str] = []
+    for mtu in axes.mtus:
+        lines += table(f"MTU {mtu}", [cell for cell in cells if "mtu" in cell.varies], mtu)
+    alike = [cell for cell in cells if "mtu" not in cell.varies]
+    lines += table("Whatever the MTU", alike, axes.usual.mtu)
     lines += ["", *(f"* {failure}" for failure in results.failures)]
     return "\n".join(lines).strip() + "\n"

@@ -1,20 +1,22 @@
 #!/usr/bin/env python3
 """Side by side in one run: pyslirp, slirp4netns, pasta, and veth with kernel NAT as the limit.
 
-    python3 bench/run.py --quick                       about a minute
-    python3 bench/run.py --quick --cells tcp --peers pyslirp,veth
+    python3 bench/run.py --set quick                       some two minutes
+    python3 bench/run.py --set quick --cells tcp --peers pyslirp,veth
+    python3 bench/run.py --cells tcp-up,tcp-down --mtu 1500 --cc cubic,bbr --delay 0,10,100
     python3 bench/run.py --peer before='/tmp/a/pyslirp' --pyslirp /tmp/b/pyslirp --base before
 
 Every peer has a guest of its own in the same topology (tests/lab/topology.py), all of them stand
 through the whole run, and the peers take turns within each cell, in another order each time: on a
-shared machine only the ratios within a run mean anything. The ratio (bold) is to --base. Congestion
-control is cubic in every namespace unless --cc says otherwise: a namespace would inherit the
-machine's default, and bbr alone changes some peers' figures by a factor of ten.
+shared machine only the ratios within a run mean anything. The ratio (bold) is to --base. The
+congestion control is set in every namespace, which would else inherit the machine's default, and
+bbr alone changes some peers' figures by a factor of ten.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -28,37 +30,60 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from bench import cells as cell_table  # noqa: E402
+from bench import machine  # noqa: E402
 from bench import peers as peer_table  # noqa: E402
-from bench.cells import Cell, Scene  # noqa: E402
+from bench.conditions import SETS, Axes, Condition  # noqa: E402
+from bench.measure import Cell, Sample, Scene  # noqa: E402
 from bench.peers import Attached, Peer  # noqa: E402
 from bench.report import Results, markdown, number  # noqa: E402
 from lab.topology import Topology, why_not  # noqa: E402
+from lab.wire import DelayedWire  # noqa: E402
 
 BUSY_LOAD = 0.7
 MESSAGE_CHARACTERS = 160
 
 
+def numbers(text: str) -> tuple[int, ...]:
+    """Whole numbers between commas."""
+    return tuple(int(word) for word in text.split(","))
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Words between commas."""
+    return tuple(text.split(","))
+
+
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
-    """The command line."""
+    """The command line; what it does not say is the set's."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--quick", action="store_true", help="one short round of everything (about a minute)")
-    add("--cells", default="", metavar="NAME,…", help="cells or groups: tcp fwd udp rr crr rest")
+    add("--set", choices=SETS, default="usual", help="what else is not said (default: usual)")
+    add("--quick", action="store_const", dest="set", const="quick", help="the same as --set quick")
+    add("--cells", metavar="NAME,…", help="cells or groups: " + cell_table.GROUPS)
     add("--peers", default="pyslirp,slirp4netns,pasta,veth", metavar="NAME,…")
     add("--pyslirp", metavar="COMMAND", help="pyslirp's command (default: the installed one)")
     add("--peer", action="append", default=[], metavar="NAME=COMMAND", help="one more build")
     add("--base", default="veth", metavar="NAME", help="what the ratios are to (default: veth)")
-    add("--mtu", default="1500,65520", metavar="MTU,…")
-    add("--cc", default="cubic", metavar="NAME", help="congestion control in every namespace")
-    add("--seconds", type=float, help="length of a measurement (default 3, quick 1)")
-    add("--repeat", type=int, help="rounds (default 3, quick 1)")
+    add("--mtu", type=numbers, metavar="MTU,…", help="of 1500,65520")
+    add("--cc", type=words, metavar="NAME,…", help="congestion control: of cubic,reno,bbr")
+    add("--delay", type=numbers, metavar="MS,…", help="round-trip times of the path: of 0,10,100")
+    add("--family", type=numbers, metavar="4,6", help="of IP")
+    add("--seconds", type=float, help="length of a measurement")
+    add("--repeat", type=int, help="rounds")
     add("--json", type=pathlib.Path, metavar="PATH", help="where to write all samples")
     options = parser.parse_args(argv)
-    options.seconds = options.seconds or (1 if options.quick else 3)
-    options.repeat = options.repeat or (1 if options.quick else 3)
-    options.mtus = [int(word) for word in options.mtu.split(",")]
+    chosen = SETS[options.set]
+    options.axes = Axes(
+        options.cc or chosen.axes.ccs,
+        options.mtu or chosen.axes.mtus,
+        options.family or chosen.axes.families,
+        chosen.axes.rtts_ms if options.delay is None else options.delay,
+    )
+    options.cells = chosen.cells if options.cells is None else options.cells
+    options.seconds = options.seconds or chosen.seconds
+    options.repeat = options.repeat or chosen.repeat
     return options
 
 
@@ -67,7 +92,7 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def environment(options: argparse.Namespace) -> dict[str, object]:
+def environment(options: argparse.Namespace, axes: Axes) -> dict[str, object]:
     """What one must know to read the figures."""
     revision = subprocess.run(
         ["git", "-C", str(ROOT), "describe", "--always", "--dirty"],
@@ -81,7 +106,7 @@ def environment(options: argparse.Namespace) -> dict[str, object]:
         "kernel": platform.release(),
         "cpus": os.cpu_count(),
         "load": os.getloadavg(),
-        "congestion_control": options.cc,
+        "congestion_control": axes.ccs,
         "seconds": options.seconds,
         "repeat": options.repeat,
         "base": options.base,
@@ -91,59 +116,77 @@ def environment(options: argparse.Namespace) -> dict[str, object]:
 class Run:
     """One run: the peers attached, the rounds, the samples."""
 
-    def __init__(self, options: argparse.Namespace, cells: list[Cell], peers: list[Peer]) -> None:
+    def __init__(
+        self, options: argparse.Namespace, axes: Axes, cells: list[Cell], peers: list[Peer]
+    ) -> None:
         self.options = options
+        self.axes = axes
         self.cells = cells
         self.peers = peers
         self.results = Results()
         self._attached: dict[tuple[str, int], Attached] = {}
+        self._wires: dict[int, DelayedWire] = {}
 
     def execute(self) -> None:
-        """Attach everybody, measure in turns, stop everybody."""
-        with Topology(self.options.cc) as bed:
-            try:
-                self._attach(bed)
+        """For each congestion control: attach everybody, measure in turns, stop everybody.
+
+        Each has a topology of its own, because sockets keep the one they were made with, and a
+        proxy may have made some in advance.
+        """
+        for cc in self.axes.ccs:
+            with contextlib.ExitStack() as stack:
+                bed = stack.enter_context(Topology(cc))
+                machine.check_congestion_control(bed)
+                self._attach(bed, stack, cc)
                 for number_of_round in range(self.options.repeat):
-                    self._round(bed, number_of_round)
-            finally:
-                for attached in self._attached.values():
-                    attached.stop()
+                    self._round(bed, number_of_round, cc)
 
-    def _attach(self, bed: Topology) -> None:
-        every_mtu = any(cell.per_mtu for cell in self.cells)
+    def _conditions(self, cc: str) -> set[Condition]:
+        return {at for cell in self.cells for at in self.axes.conditions(cell.varies, cc)}
+
+    def _attach(self, bed: Topology, stack: contextlib.ExitStack, cc: str) -> None:
+        conditions = self._conditions(cc)
+        self._attached, self._wires = {}, {}
+        for rtt_ms in sorted({at.rtt_ms for at in conditions} - {0}):
+            self._wires[rtt_ms] = wire = DelayedWire(bed, rtt_ms)
+            stack.callback(wire.close)
+        ipv6 = any(at.family == 6 for at in conditions)
         for peer in self.peers:
-            for mtu in self.options.mtus if every_mtu else self.options.mtus[:1]:
-                self._attached[peer.name, mtu] = peer.attach(bed, mtu)
+            for mtu in sorted({at.mtu for at in conditions}):
+                self._attached[peer.name, mtu] = attached = peer.attach(bed, mtu, ipv6)
+                stack.callback(attached.stop)
 
-    def _round(self, bed: Topology, number_of_round: int) -> None:
+    def _round(self, bed: Topology, number_of_round: int, cc: str) -> None:
         turn = number_of_round % len(self.peers)
         order = self.peers[turn:] + self.peers[:turn]
         for cell in self.cells:
-            for mtu in self.options.mtus if cell.per_mtu else self.options.mtus[:1]:
+            for condition in self.axes.conditions(cell.varies, cc):
                 for peer in order:
-                    attached = self._attached[peer.name, mtu]
-                    self._measure(cell, Scene(bed, peer, attached, mtu, self.options.seconds))
+                    attached = self._attached[peer.name, condition.mtu]
+                    seconds = self.options.seconds
+                    self._measure(cell, Scene(bed, peer, attached, condition, seconds, self._wires))
 
     def _measure(self, cell: Cell, scene: Scene) -> None:
-        label = f"{cell.name:13} {scene.mtu:6} {scene.peer.name:12}"
+        at = scene.condition
+        place = f"{at.cc:5} {at.mtu:5} v{at.family} {at.rtt_ms:3} ms"
+        label = f"{cell.name:13} {place} {scene.peer.name:12}"
         try:
             sample = cell.measure(scene)
         except (AssertionError, OSError, subprocess.TimeoutExpired, ValueError) as failure:
             text = " ".join(str(failure).split())[-MESSAGE_CHARACTERS:]
             self.results.failures.append(f"{' '.join(label.split())}: {text}")
             say(f"{label} failed: {text}")
-            return
+            # So that the rounds' samples stay in step, and the median tells.
+            sample = Sample(0.0, note="failed") if cell.cost_unit else None
         if sample is None:
             return
-        self.results.add(cell, scene.peer.name, scene.mtu, sample)
+        self.results.add(cell, scene.peer.name, scene.condition, sample)
         cost = "" if sample.cost is None else f"  {number(sample.cost)} {cell.cost_unit}"
         say(f"{label} {number(sample.value):>8} {cell.unit}{cost}  {sample.note}")
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run, print the tables, write the samples; 1 when a measurement failed."""
-    options = arguments(argv)
-    cells = cell_table.choose(options.cells)
+def participants(options: argparse.Namespace) -> list[Peer]:
+    """Those who can take part; SystemExit when nobody can."""
     chosen = peer_table.choose(options.peers, options.pyslirp, options.peer)
     refused = why_not()
     if refused:
@@ -154,20 +197,35 @@ def main(argv: Sequence[str]) -> int:
     peers = [peer for peer in chosen if not peer.missing]
     if not peers:
         raise SystemExit("bench: nobody to measure")
-    if os.getloadavg()[0] > BUSY_LOAD:
-        say(f"the machine is busy (load {os.getloadavg()[0]:.1f}): trust ratios and CPU costs only")
-    facts = environment(options)
-    run = Run(options, cells, peers)
-    run.execute()
-    names = [peer.name for peer in peers]
-    print(markdown(run.results, cells, names, options.mtus, options.base))
-    path = options.json or ROOT / "bench" / "results" / time.strftime("%Y%m%d-%H%M%S.json")
+    return peers
+
+
+def keep(path: pathlib.Path, facts: dict[str, object], results: Results) -> None:
+    """Write all samples."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({**facts, "samples": run.results.as_json()}, indent=1))
+        path.write_text(json.dumps({**facts, "samples": results.as_json()}, indent=1))
         say(f"all samples: {path}")
     except OSError as refusal:
         say(f"samples not kept: {refusal}")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run, print the tables, write the samples; 1 when a measurement failed."""
+    options = arguments(argv)
+    cells = cell_table.choose(options.cells)
+    peers = participants(options)
+    if os.getloadavg()[0] > BUSY_LOAD:
+        say(f"the machine is busy (load {os.getloadavg()[0]:.1f}): trust ratios and CPU costs only")
+    machine.raise_descriptor_limit()
+    with machine.congestion_controls(options.axes, say) as axes:
+        facts = environment(options, axes)
+        run = Run(options, axes, cells, peers)
+        run.execute()
+    names = [peer.name for peer in peers]
+    print(markdown(run.results, cells, names, axes, options.base))
+    path = options.json or ROOT / "bench" / "results" / time.strftime("%Y%m%d-%H%M%S.json")
+    keep(path, facts, run.results)
     return 1 if run.results.failures else 0
 
 

@@ -174,7 +174,7 @@ def verb_test(argv: list[str]) -> None:
 def verb_all(_argv: list[str]) -> None:
     """Everything."""
     verb_test([])
-    verb_bench(["--quick"])
+    verb_bench(["--set", "quick"])
 
 
 def present(paths: Sequence[str]) -> list[str]:

@@ -244,7 +244,8 @@ def test_short_connections_leave_no_file_descriptor(bed: Topology, net: Slirp) -
     cpus = os.sched_getaffinity(0)
     with probe.server(bed, bed.remote, 5300, cpus):
         argv = ("crr", REMOTE, "5300", "1", "32")
-        result = probe.run(bed, net.guest, *argv, seconds=1, cpus=cpus)
+        with probe.client(bed, net.guest, *argv, seconds=1, cpus=cpus) as numbers:
+            result = numbers()
     assert result["count"] > 200
     assert result["errors"] == 0
     assert await_open_files(net, before, 10) <= before

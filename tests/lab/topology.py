@@ -5,6 +5,7 @@
     │ user+net+mount│  TAP  │ net+mount; resolv.conf names │ veth  │ net; servers         │
     │ of User.uid   ├───────┤ the remote; run as User.uid  ├───────┤                      │
     │ 10.0.2.100    │       │ 198.51.100.1                 │       │ 198.51.100.2, .3     │
+    │               │       │ 2001:db8:51::1               │       │ 2001:db8:51::2       │
     └───────────────┘       └──────────────────────────────┘       └──────────────────────┘
 
 The host routes everything to the remote, except 203.0.113.0/25 (unreachable: connect() says so at
@@ -33,6 +34,9 @@ HOST = "198.51.100.1"
 REMOTE = "198.51.100.2"
 REMOTE_SECOND = "198.51.100.3"
 PREFIX_LENGTH = 24
+HOST6 = "2001:db8:51::1"
+REMOTE6 = "2001:db8:51::2"
+PREFIX_LENGTH6 = 64
 UNREACHABLE_AT_HOST = "203.0.113.9"
 UNREACHABLE_AT_REMOTE = "203.0.113.200"
 SILENT = "192.0.2.9"
@@ -115,6 +119,7 @@ class Topology:
             link set lo up
             link add eth0 type veth peer name eth0 netns {self.remote.pid}
             addr add {HOST}/{PREFIX_LENGTH} dev eth0
+            addr add {HOST6}/{PREFIX_LENGTH6} dev eth0 nodad
             link set eth0 up
         """
         self._ip(self.host, wire)
@@ -124,6 +129,7 @@ class Topology:
             link set lo up
             addr add {REMOTE}/{PREFIX_LENGTH} dev eth0
             addr add {REMOTE_SECOND}/{PREFIX_LENGTH} dev eth0
+            addr add {REMOTE6}/{PREFIX_LENGTH6} dev eth0 nodad
             link set eth0 up
             route add unreachable 203.0.113.128/25
             route add blackhole 192.0.2.0/24
@@ -133,6 +139,7 @@ class Topology:
             self.host,
             f"""
             route add default via {REMOTE}
+            route add default via {REMOTE6}
             route add unreachable 203.0.113.0/25
             """,
         )
@@ -186,7 +193,8 @@ class Topology:
         self._guests.remove(guest)
         if guest.pid in self._nat:
             self._nat.remove(guest.pid)
-            self.host.run("nft", "delete", "table", "ip", f"lab{guest.pid}")
+            for family in ("ip", "ip6"):
+                self.host.run("nft", "delete", "table", family, f"lab{guest.pid}")
         guest.close()
 
     def veth_guest(self, mtu: int, forward_port: int, guest_port: int) -> Guest:
@@ -195,12 +203,13 @@ class Topology:
         One host port leads to the guest's `guest_port`, as a forward of a daemon would.
         """
         guest = self.guest()
-        net = f"10.9.{guest.pid % 256}"
+        net, net6 = f"10.9.{guest.pid % 256}", f"fd09:{guest.pid % 65536:x}:"
         self._ip(
             self.host,
             f"""
             link add veth{guest.pid} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {guest.pid}
             addr add {net}.1/24 dev veth{guest.pid}
+            addr add {net6}:1/64 dev veth{guest.pid} nodad
             link set veth{guest.pid} up
             """,
         )
@@ -209,17 +218,23 @@ class Topology:
             f"""
             link set lo up
             addr add {net}.2/24 dev eth0
+            addr add {net6}:2/64 dev eth0 nodad
             link set eth0 up
             route add default via {net}.1
+            route add default via {net6}:1
             """,
         )
-        self.host.sysctl(ipv4__ip_forward="1")
+        self.host.sysctl(ipv4__ip_forward="1", ipv6__conf__all__forwarding="1")
         rules = f"""
             table ip lab{guest.pid} {{
                 chain post {{ type nat hook postrouting priority 100;
-                    ip saddr {net}.0/24 oifname "eth0" masquerade; }};
+                    ip saddr {net}.0/24 masquerade; }};
                 chain pre {{ type nat hook prerouting priority -100;
                     tcp dport {forward_port} dnat to {net}.2:{guest_port}; }};
+            }}
+            table ip6 lab{guest.pid} {{
+                chain post {{ type nat hook postrouting priority 100;
+                    ip6 saddr {net6}:/64 masquerade; }};
             }}
         """
         self.host.run("nft", "-f", "-", input=rules)
@@ -245,11 +260,15 @@ class Guest(Namespace):
         path.chmod(0o644)
         self.run("mount", "--bind", str(path), "/etc/resolv.conf")
 
-    def addresses(self, interface: str = "tap0") -> list[str]:
-        """The IPv4 addresses of an interface with their prefix lengths; [] when there are none."""
-        shown = self.run("ip", "-4", "-o", "addr", "show", "dev", interface, check=False)
-        words = shown.stdout.split()
-        return [words[at + 1] for at, word in enumerate(words) if word == "inet"]
+    def addresses(self, interface: str = "tap0", family: int = 4) -> list[str]:
+        """The addresses of an interface with their prefix lengths; [] when there are none.
+
+        Of IPv6 only those of global scope that are ready for use (RFC 4862 5.4).
+        """
+        ready = () if family == 4 else ("scope", "global", "-tentative")
+        argv = ("ip", f"-{family}", "-o", "addr", "show", "dev", interface, *ready)
+        words = self.run(*argv, check=False).stdout.split()
+        return [words[at + 1] for at, word in enumerate(words) if word in ("inet", "inet6")]
 
 
 def gateway_of(cidr: str) -> str:
