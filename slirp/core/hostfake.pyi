@@ -7,6 +7,8 @@ from slirp.core.hostops import Host
 EVENT_READABLE: int
 EVENT_WRITABLE: int
 EVENT_ERROR: int
+OPTION_DONT_FRAGMENT: int
+OPTION_TOS: int
 
 @final
 class FakeHost(Host):

@@ -29,6 +29,7 @@ class Datagram(NamedTuple):
     segment_bytes: int = 0  # of a train
     ttl: int = 0
     local_addr: bytes = b""  # which the peer wrote to, or it is to be sent from
+    tos: int = 0
 
 
 @dataclasses.dataclass
@@ -53,6 +54,7 @@ class HostSocket:
     errors: deque[tuple[object, ...]] = dataclasses.field(default_factory=deque)
     datagrams: deque[Datagram] = dataclasses.field(default_factory=deque)
     sent: list[Datagram] = dataclasses.field(default_factory=list)
+    options: dict[int, int] = dataclasses.field(default_factory=dict)  # OPTION_*, as set last
     refusals: deque[int] = dataclasses.field(default_factory=deque)  # errno of one dgram_send each
 
     def _event(self, events: int) -> None:
@@ -100,9 +102,10 @@ class HostSocket:
         segment_bytes: int = 0,
         ttl: int = 0,
         local_addr: bytes = b"",
+        tos: int = 0,
     ) -> None:
         """A datagram, or a train of them, comes in."""
-        self.datagrams.append(Datagram(addr, port, data, segment_bytes, ttl, local_addr))
+        self.datagrams.append(Datagram(addr, port, data, segment_bytes, ttl, local_addr, tos))
         self._event(EVENT_READABLE)
 
     def report(self, *error: object) -> None:
@@ -278,8 +281,9 @@ class Host:
         segment_bytes: int,
         ttl: int,
         local_addr: bytes,
+        tos: int,
     ) -> int:
-        datagram = Datagram(addr, port, data, segment_bytes, ttl, local_addr)
+        datagram = Datagram(addr, port, data, segment_bytes, ttl, local_addr, tos)
         socket = self._socket("dgram_send", fd, *datagram)
         if socket.error or socket.refusals:
             return -(socket.error or socket.refusals.popleft())
@@ -293,6 +297,9 @@ class Host:
     def next_error(self, fd: int) -> tuple[object, ...] | None:
         socket = self._socket("next_error", fd)
         return socket.errors.popleft() if socket.errors else None
+
+    def set_option(self, fd: int, option: int, value: int) -> None:
+        self._socket("set_option", fd, option, value).options[option] = value
 
     def frame(self, frame: bytes) -> int:
         if self.link_error:

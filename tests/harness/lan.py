@@ -14,7 +14,7 @@ from typing import Any, Unpack
 import dpkt
 
 from harness.host import HostSocket
-from harness.net import GATEWAY, GATEWAY_MAC, GUEST, GUEST_MAC, Net, Settings
+from harness.net import GATEWAY, GATEWAY_MAC, GUEST, GUEST_MAC, WORLD, Net, Settings
 from harness.wire import (
     ETH_HLEN,
     IP_HLEN,
@@ -177,6 +177,11 @@ class Lan(Net):
     ) -> None:
         """The guest sends a UDP datagram."""
         self.send(dst, dpkt.ip.IP_PROTO_UDP, udp_datagram(dport, data, sport), **fields)
+
+    def mapped(self, dst: bytes = WORLD, dport: int = 53, sport: int = PORT) -> HostSocket:
+        """The host's socket of a mapping that the guest has opened."""
+        self.udp(dst, dport, sport=sport)
+        return self.host.newest
 
     def ping(
         self, dst: bytes, ident: int = 7, seq: int = 1, data: bytes = b"ping", **fields: Any

@@ -303,6 +303,57 @@ def test_shorter_life_is_set(wired: Wired) -> None:
     assert lives[1] >= 64
 
 
+def test_class_and_life_go_both_ways(wired: Wired) -> None:
+    """IP_TOS, IP_TTL: of each datagram."""
+    with peer() as server:
+        server.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
+        udp = udp_datagram(port_of(server), b"x")
+        wired.guest.send(ip_frame(GATEWAY, UDP, udp, tos=0xB8))
+        wired.flush()
+        _, control, _, client = server.recvmsg(10, 100)
+        assert control[0][2] == b"\xb8"
+        server.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 0x28)
+        server.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 33)
+        server.sendto(b"y", client)
+        answer = wired.next().ip
+    assert (answer.tos, answer.ttl) == (0x28, 33)
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
+def test_outbound_address(wired: Wired, kind: socket.SocketKind) -> None:
+    """The peer sees it; the port is still the kernel's to choose at connect()."""
+    wired.engine.set_outbound(bytes((127, 0, 0, 9)))
+    with peer(kind) as server:
+        if kind == socket.SOCK_DGRAM:
+            wired.udp(port_of(server), b"x")
+            wired.flush()
+            _, client = server.recvfrom(10)
+        else:
+            wired.connect(port_of(server))
+            accepted, client = server.accept()
+            accepted.close()
+    assert client[0] == "127.0.0.9"
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
+def test_outbound_address_that_the_host_has_no_more(wired: Wired, kind: socket.SocketKind) -> None:
+    """An interface went away: nothing leaves from another address."""
+    wired.engine.set_outbound(bytes((192, 0, 2, 1)))
+    with peer(kind) as server:
+        if kind == socket.SOCK_DGRAM:
+            wired.udp(port_of(server), b"x")
+            wired.flush()
+            assert wired.engine.stats()["drop_udp_host_refused"] == 1
+        else:
+            wired.tcp(port_of(server), 0, 0, SYN)
+            assert wired.next().ip.data.flags == RST | ACK
+
+
+def test_outbound_address_of_no_family(wired: Wired) -> None:
+    with pytest.raises(ValueError, match="4 or 16 bytes"):
+        wired.engine.set_outbound(b"\x7f")
+
+
 @needs_ipv6
 def test_client_of_the_other_family(wired: Wired) -> None:
     """The guest has no IPv6: such a client is seen as the gateway, and answered as what it is."""

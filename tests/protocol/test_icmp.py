@@ -12,7 +12,7 @@ import pytest
 from harness.host import Datagram, HostSocket
 from harness.lan import Lan, echo
 from harness.net import DNS, GATEWAY, GUEST, WORLD
-from slirp.core.hostfake import EVENT_ERROR, EVENT_READABLE
+from slirp.core.hostfake import EVENT_ERROR, EVENT_READABLE, OPTION_DONT_FRAGMENT
 from slirp.core.stats import Drop
 
 ICMP = dpkt.ip.IP_PROTO_ICMP
@@ -21,9 +21,9 @@ OTHER_WORLD = bytes((192, 0, 2, 81))
 TIME_EXCEEDED = 11
 
 
-def pinged(lan: Lan, dst: bytes = WORLD, ident: int = 7, seq: int = 1) -> HostSocket:
+def pinged(lan: Lan, dst: bytes = WORLD, ident: int = 7, seq: int = 1, **fields: int) -> HostSocket:
     """The host's socket of an echo request that has gone out."""
-    lan.ping(dst, ident, seq)
+    lan.ping(dst, ident, seq, **fields)
     return lan.host.newest
 
 
@@ -82,6 +82,28 @@ def test_request_goes_out_by_a_ping_socket(lan: Lan) -> None:
     assert lan.host.called("ping_open") == [(True,)]
     sent = lan.host.newest.sent[0]
     assert (sent.addr, sent.data, sent.ttl) == (WORLD, echo(data=b"some data"), 32)
+
+
+def test_too_big_for_the_path(lan: Lan) -> None:
+    """`ping -M do`: RFC 1191 4."""
+    socket = pinged(lan, df=1)
+    assert socket.options == {OPTION_DONT_FRAGMENT: 1}
+    socket.refusals.append(errno.EMSGSIZE)
+    socket.errors.append((errno.EMSGSIZE, 0, 0, WORLD, 0, b"", 1280))
+    lan.ping(WORLD, seq=2, data=bytes(1400), df=1)
+    frame = lan.inbox[0]
+    check_quote(lan.expect_icmp_error(4), seq=2)
+    assert struct.unpack_from("!HH", frame.payload, 24) == (0, 1280)
+    lan.dropped(Drop.DROP_ICMP_TOO_BIG)
+
+
+def test_class_goes_both_ways(lan: Lan) -> None:
+    socket = pinged(lan, tos=0xB9)
+    assert socket.sent[0].tos == 0xB9
+    socket.datagram(WORLD, 0, echo(1, 1, b"ping", 0), tos=0x28)
+    assert lan.expect_echo_reply(WORLD).ip.tos == 0x28
+    lan.ping(GATEWAY, tos=0x48)
+    assert lan.expect_echo_reply(GATEWAY).ip.tos == 0x48
 
 
 def test_reply_has_the_guests_identifier(lan: Lan) -> None:

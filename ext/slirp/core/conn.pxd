@@ -57,6 +57,8 @@ cdef struct TcpConn:
     bint fin_received           # the guest's FIN is in order: no byte follows
     bint fin_sent               # our FIN has been sent at least once; its number is snd_fin
     bint host_error             # the host's socket may be dead: asked when nothing is to be read
+    uint8_t tos                 # of the guest's last segment, less its ECN: the host's socket's and
+                                # our segments' too
     bint hashed_out             # no longer found by its key: it only drains to the host
 
     # -- send sequence space, RFC 9293 3.3.1: tcp_out sends, tcp_in acknowledges -----------------
@@ -127,8 +129,21 @@ cdef struct TcpConn:
     RangeList *sacked           # what the guest holds beyond snd_una
 
 
+cdef enum Cutting:              # what a flow's own socket was told last about what is too big
+    CUTTING_UNSAID = 0
+    CUTTING_ALLOWED
+    CUTTING_FORBIDDEN
+
+
+cdef struct Sent:               # the start of the guest's last datagram, for ICMP errors to quote
+    uint8_t b[28]               # IPv4 header without options, and the first 8 bytes behind it
+    bint valid
+
+
 cdef struct UdpFlow:
     bint replied                # a datagram came back: the longer time-out holds (RFC 4787 4.3)
+    uint8_t cutting             # Cutting
+    Sent sent
     Addr peer_addr              # FLOW_UDP_PEER, FLOW_UDP_FORWARD: the host's peer
     uint16_t peer_port
     Addr local_addr             # FLOW_UDP_FORWARD: the address the client wrote to; zero: any
@@ -136,7 +151,8 @@ cdef struct UdpFlow:
 
 
 cdef struct PingFlow:
-    uint16_t last_seq
+    uint8_t cutting             # Cutting
+    Sent sent
 
 
 cdef union FlowBody:

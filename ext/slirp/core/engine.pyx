@@ -13,7 +13,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset, strerror
 
 from .ctx cimport Ctx
-from .hostlinux cimport LinuxHost, linux_events, linux_host_init
+from .hostlinux cimport LinuxHost, linux_events, linux_host_bind, linux_host_init
 from .hostops cimport REF_LINK, REF_STOP, REF_TIMER, ref_make
 from .linux cimport (
     CLOCK_MONOTONIC, EAGAIN, EINTR, EPOLLIN, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL,
@@ -24,9 +24,10 @@ from .linux cimport (
 from .stack cimport (
     stack_configure, stack_destroy, stack_flows, stack_forward, stack_host_event, stack_init,
     stack_input, stack_remove_forward, stack_run_timers, stack_serve, stack_set_dns, stack_stats,
+    stack_take_addr,
 )
 from .timers cimport timers_next
-from .wire cimport VNET_HLEN, usec_t
+from .wire cimport VNET_HLEN, Addr, usec_t
 
 RUN_IDLE = 0
 RUN_MORE = 1
@@ -262,6 +263,12 @@ cdef class Engine:
         loop.stop = False
         set_stop(loop, stop_fd, EPOLL_CTL_DEL)
         return status
+
+    def set_outbound(self, bytes address not None):
+        """Have the host's sockets of that family, from now on, bound to the address."""
+        cdef Addr addr
+        stack_take_addr(&addr, address)
+        linux_host_bind(&self.opened().host, &addr)
 
     def set_dns(self, list servers not None):
         """The host's name servers, in order: addresses of 4 or 16 bytes, port 53."""

@@ -17,6 +17,8 @@ from .wire cimport Addr, addr_is4, addr_set4
 EVENT_READABLE = 1
 EVENT_WRITABLE = 2
 EVENT_ERROR = 4
+OPTION_DONT_FRAGMENT = 1
+OPTION_TOS = 2
 
 
 cdef bytes gather(const iovec *iov, int n):
@@ -46,9 +48,9 @@ cdef class FakeHost(Host):
 
     Shapes: addresses are bytes of 4 or 16; tcp_recv gives bytes (b"" is the end) or -errno;
     tcp_accept gives (fd, addr, port) or -errno; b"" stands for none. dgram_send gets (fd, addr,
-    port, data, segment_bytes, ttl, local_addr); dgram_recv gives (addr, port, data, segment_bytes)
-    and, if it likes, ttl and local_addr, or -errno; next_error gives None or (errno, icmp_type,
-    icmp_code, addr, port) and, if it likes, offender_addr and mtu.
+    port, data, segment_bytes, ttl, local_addr, tos); dgram_recv gives (addr, port, data,
+    segment_bytes) and, if it likes, ttl, local_addr and tos, or -errno; next_error gives None or
+    (errno, icmp_type, icmp_code, addr, port) and, if it likes, offender_addr and mtu.
     """
     cdef object impl
     cdef public object failure          # the last exception of impl
@@ -70,6 +72,7 @@ cdef class FakeHost(Host):
         self.ops.dgram_send = fake_dgram_send
         self.ops.dgram_recv = fake_dgram_recv
         self.ops.next_error = fake_next_error
+        self.ops.set_option = fake_set_option
         self.link.impl = <void *>self
         self.link.send = fake_frame
 
@@ -153,7 +156,7 @@ cdef ssize_t fake_dgram_send(void *impl, int fd, const Datagram *datagram) noexc
     return (<FakeHost>impl).call("dgram_send", (
         fd, addr_out(&datagram.peer_addr), datagram.peer_port,
         (<const char *>datagram.data)[:datagram.length],
-        datagram.segment_bytes, datagram.ttl, addr_out(&datagram.local_addr)))
+        datagram.segment_bytes, datagram.ttl, addr_out(&datagram.local_addr), datagram.tos))
 
 
 cdef ssize_t fake_dgram_recv(void *impl, int fd, Datagram *datagram) noexcept with gil:
@@ -170,6 +173,7 @@ cdef ssize_t fake_dgram_recv(void *impl, int fd, Datagram *datagram) noexcept wi
     if len(result) > 4:
         datagram.ttl = result[4]
         addr_in(&datagram.local_addr, result[5])
+        datagram.tos = result[6]
     return 0
 
 
@@ -186,6 +190,10 @@ cdef int fake_next_error(void *impl, int fd, HostError *error) noexcept with gil
         addr_in(&error.offender_addr, result[5])
         error.mtu = result[6]
     return 1
+
+
+cdef void fake_set_option(void *impl, int fd, int option, int value) noexcept with gil:
+    (<FakeHost>impl).call("set_option", (fd, option, value))
 
 
 cdef int fake_frame(void *impl, const iovec *iov, int n) noexcept with gil:

@@ -3,22 +3,29 @@
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from .hostops cimport EVENT_ERROR, EVENT_READABLE, EVENT_WRITABLE, REF_FORWARD, Datagram, HostError
+from .hostops cimport (
+    EVENT_ERROR, EVENT_READABLE, EVENT_WRITABLE, OPTION_DONT_FRAGMENT, REF_FORWARD, Datagram,
+    HostError,
+)
 from .linux cimport (
     AF_INET, AF_INET6, CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_NXTHDR, CMSG_SPACE, EINPROGRESS,
     EINVAL, EIO, EMSGSIZE, ENOPROTOOPT, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP,
     EPOLL_CTL_ADD, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, IPPROTO_UDP,
-    IPV6_RECVERR, IP_PKTINFO, IP_RECVERR, IP_RECVTTL, IP_TTL, MSG_DONTWAIT, MSG_ERRQUEUE,
-    MSG_NOSIGNAL, MSG_TRUNC, SHUT_WR, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK, SOCK_STREAM,
-    SOL_SOCKET, SO_EE_OFFENDER, SO_EE_ORIGIN_ICMP, SO_ERROR, SO_LINGER, SO_TYPE,
-    TCP_NODELAY, UDP_GRO, UDP_SEGMENT, accept4, close, cmsghdr, connect, epoll_ctl, epoll_event,
-    errno, getsockopt, htons, in_pktinfo, iovec, linger, msghdr, ntohs, recvmsg, sendmsg,
-    setsockopt, shutdown, sock_extended_err, sockaddr, sockaddr_in, sockaddr_in6, socket, socklen_t,
+    IPV6_HOPLIMIT, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO, IPV6_PMTUDISC_DONT, IPV6_RECVERR,
+    IPV6_RECVHOPLIMIT, IPV6_RECVTCLASS, IPV6_TCLASS, IP_BIND_ADDRESS_NO_PORT, IP_MTU_DISCOVER,
+    IP_PKTINFO, IP_PMTUDISC_DO, IP_PMTUDISC_DONT, IP_RECVERR, IP_RECVTOS, IP_RECVTTL, IP_TOS,
+    IP_TTL, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL, MSG_TRUNC, SHUT_WR, SOCK_CLOEXEC, SOCK_DGRAM,
+    SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET, SO_DOMAIN, SO_EE_OFFENDER, SO_EE_ORIGIN_ICMP, SO_ERROR,
+    SO_LINGER, SO_TYPE, TCP_NODELAY, UDP_GRO, UDP_SEGMENT, accept4, bind, close, cmsghdr, connect,
+    epoll_ctl, epoll_event, errno, getsockopt, htons, in_pktinfo, iovec, linger, msghdr, ntohs,
+    recvmsg, sendmsg, setsockopt, shutdown, sock_extended_err, sockaddr, sockaddr_in, sockaddr_in6,
+    socket, socklen_t,
 )
-from .wire cimport Addr, addr_is4, addr_set4
+from .wire cimport Addr, addr_is4, addr_set4, load_be32
 
 cdef enum:
     CONTROL_BYTES = 256             # room for every control message asked for
+    DNS_PORT = 53
 
 
 cdef union SockAddr:
@@ -59,6 +66,36 @@ cdef inline void option(int fd, int level, int name, int value) noexcept nogil:
     setsockopt(fd, level, name, &value, sizeof(value))
 
 
+cdef bint is_loopback(const Addr *addr) noexcept nogil:
+    if addr_is4(addr):
+        return addr.b[12] == 127
+    return addr.w[0] == 0 and load_be32(&addr.b[8]) == 0 and load_be32(&addr.b[12]) == 1
+
+
+cdef void linux_host_bind(LinuxHost *host, const Addr *addr) noexcept nogil:
+    """Bind what is opened from now on to that address, of its family."""
+    if addr_is4(addr):
+        host.outbound4 = addr[0]
+    else:
+        host.outbound6 = addr[0]
+
+
+cdef int bind_outbound(const LinuxHost *host, int fd, bint v4, const Addr *peer_addr,
+                       uint16_t peer_port) noexcept nogil:
+    """Bind a socket for that peer (NULL: for every one) to the outbound address. 0 or -errno."""
+    cdef const Addr *outbound = &host.outbound4 if v4 else &host.outbound6
+    cdef SockAddr sa
+    cdef socklen_t n
+    if outbound.w[0] == 0 and outbound.w[1] == 0:
+        return 0
+    if peer_addr != NULL and peer_port == DNS_PORT and is_loopback(peer_addr):
+        return 0
+    if peer_addr != NULL:
+        option(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+    n = sockaddr_out(&sa, outbound, 0)
+    return -errno if bind(fd, &sa.any, n) < 0 else 0
+
+
 # ---- the epoll set -----------------------------------------------------------------------------
 
 cdef int add(LinuxHost *host, int fd, uint64_t ref, uint32_t events) noexcept nogil:
@@ -88,7 +125,7 @@ cdef int linux_watch(void *impl, int fd, uint64_t ref) noexcept nogil:
         return add(<LinuxHost *>impl, fd, ref, EPOLLIN | EPOLLOUT | EPOLLRDHUP | <uint32_t>EPOLLET)
     if getsockopt(fd, SOL_SOCKET, SO_TYPE, &kind, &n) == 0 and kind == SOCK_DGRAM:
         option(fd, IPPROTO_IP, IP_PKTINFO, 1)
-        option(fd, IPPROTO_IP, IP_RECVERR, 1)
+        receive_options(fd, True)
         option(fd, IPPROTO_UDP, UDP_GRO, 1)
     return add(<LinuxHost *>impl, fd, ref, EPOLLIN)
 
@@ -109,8 +146,10 @@ cdef int linux_tcp_connect(void *impl, uint64_t ref, const Addr *addr,
         return -errno
     # The guest has waited for more already (Nagle)
     option(fd, IPPROTO_TCP, TCP_NODELAY, 1)
-    if connect(fd, &sa.any, n) < 0 and errno != EINPROGRESS:
+    result = bind_outbound(<LinuxHost *>impl, fd, addr_is4(addr), addr, port)
+    if result == 0 and connect(fd, &sa.any, n) < 0 and errno != EINPROGRESS:
         result = -errno
+    if result < 0:
         close(fd)
         return result
     result = add(<LinuxHost *>impl, fd, ref, EPOLLIN | EPOLLOUT | EPOLLRDHUP | <uint32_t>EPOLLET)
@@ -174,17 +213,35 @@ cdef void linux_reset(void *impl, int fd) noexcept nogil:
 
 # ---- datagrams ---------------------------------------------------------------------------------
 
-cdef int dgram_open(LinuxHost *host, uint64_t ref, bint v4, int protocol) noexcept nogil:
+cdef void receive_options(int fd, bint v4) noexcept nogil:
+    """Have errors, the rest of the life (TTL) and the class (TOS) reported."""
+    if v4:
+        option(fd, IPPROTO_IP, IP_RECVERR, 1)
+        option(fd, IPPROTO_IP, IP_RECVTTL, 1)
+        option(fd, IPPROTO_IP, IP_RECVTOS, 1)
+    else:
+        option(fd, IPPROTO_IPV6, IPV6_RECVERR, 1)
+        option(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1)
+        option(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1)
+
+
+cdef int dgram_open(LinuxHost *host, uint64_t ref, bint v4, int protocol, const Addr *peer_addr,
+                    uint16_t peer_port) noexcept nogil:
+    cdef SockAddr sa
+    cdef socklen_t n
     cdef int result
     cdef int fd = socket(AF_INET if v4 else AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC,
                          protocol)
     if fd < 0:
         return -errno
-    if v4:
-        option(fd, IPPROTO_IP, IP_RECVERR, 1)
-    else:
-        option(fd, IPPROTO_IPV6, IPV6_RECVERR, 1)
-    result = add(host, fd, ref, EPOLLIN)
+    receive_options(fd, v4)
+    result = bind_outbound(host, fd, v4, peer_addr, peer_port)
+    if result == 0 and peer_addr != NULL:   # the kernel takes datagrams of this peer only
+        n = sockaddr_out(&sa, peer_addr, peer_port)
+        if connect(fd, &sa.any, n) < 0:
+            result = -errno
+    if result == 0:
+        result = add(host, fd, ref, EPOLLIN)
     if result < 0:
         close(fd)
         return result
@@ -193,27 +250,29 @@ cdef int dgram_open(LinuxHost *host, uint64_t ref, bint v4, int protocol) noexce
 
 cdef int linux_udp_open(void *impl, uint64_t ref, bint v4, const Addr *peer_addr,
                         uint16_t peer_port) noexcept nogil:
-    cdef SockAddr sa
-    cdef socklen_t n
-    cdef int result
-    cdef int fd = dgram_open(<LinuxHost *>impl, ref, v4, IPPROTO_UDP)
-    if fd < 0:
-        return fd
-    option(fd, IPPROTO_UDP, UDP_GRO, 1)
-    if peer_addr != NULL:               # connected: the kernel takes datagrams of this peer only
-        n = sockaddr_out(&sa, peer_addr, peer_port)
-        if connect(fd, &sa.any, n) < 0:
-            result = -errno
-            close(fd)
-            return result
+    cdef int fd = dgram_open(<LinuxHost *>impl, ref, v4, IPPROTO_UDP, peer_addr, peer_port)
+    if fd >= 0:
+        option(fd, IPPROTO_UDP, UDP_GRO, 1)
     return fd
 
 
 cdef int linux_ping_open(void *impl, uint64_t ref, bint v4) noexcept nogil:
-    cdef int fd = dgram_open(<LinuxHost *>impl, ref, v4, IPPROTO_ICMP if v4 else IPPROTO_ICMPV6)
-    if fd >= 0 and v4:
-        option(fd, IPPROTO_IP, IP_RECVTTL, 1)
-    return fd
+    return dgram_open(<LinuxHost *>impl, ref, v4, IPPROTO_ICMP if v4 else IPPROTO_ICMPV6, NULL, 0)
+
+
+cdef void linux_set_option(void *impl, int fd, int which, int value) noexcept nogil:
+    cdef int family = 0
+    cdef socklen_t n = sizeof(family)
+    getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &n)
+    if which == OPTION_DONT_FRAGMENT and family == AF_INET:
+        option(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO if value else IP_PMTUDISC_DONT)
+    elif which == OPTION_DONT_FRAGMENT:
+        option(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER,
+               IPV6_PMTUDISC_DO if value else IPV6_PMTUDISC_DONT)
+    elif family == AF_INET:
+        option(fd, IPPROTO_IP, IP_TOS, value)
+    else:
+        option(fd, IPPROTO_IPV6, IPV6_TCLASS, value)
 
 
 cdef void put_control(msghdr *msg, int level, int kind, const void *data, size_t n) noexcept nogil:
@@ -225,6 +284,18 @@ cdef void put_control(msghdr *msg, int level, int kind, const void *data, size_t
     cmsg.cmsg_len = CMSG_LEN(n)
     memcpy(CMSG_DATA(cmsg), data, n)
     msg.msg_controllen += CMSG_SPACE(n)
+
+
+cdef void put_life_and_class(msghdr *msg, const Datagram *datagram) noexcept nogil:
+    cdef bint v4 = addr_is4(&datagram.peer_addr)
+    cdef int value = datagram.ttl
+    if value:
+        put_control(msg, IPPROTO_IP if v4 else IPPROTO_IPV6, IP_TTL if v4 else IPV6_HOPLIMIT,
+                    &value, sizeof(value))
+    value = datagram.tos
+    if value:
+        put_control(msg, IPPROTO_IP if v4 else IPPROTO_IPV6, IP_TOS if v4 else IPV6_TCLASS,
+                    &value, sizeof(value))
 
 
 cdef ssize_t send_train_singly(int fd, msghdr *msg, const Datagram *datagram) noexcept nogil:
@@ -250,7 +321,6 @@ cdef ssize_t linux_dgram_send(void *impl, int fd, const Datagram *datagram) noex
     cdef iovec iov
     cdef in_pktinfo info
     cdef size_t without_segment
-    cdef int ttl = datagram.ttl
     cdef ssize_t result
     memset(&msg, 0, sizeof(msg))
     iov.iov_base = datagram.data
@@ -260,8 +330,7 @@ cdef ssize_t linux_dgram_send(void *impl, int fd, const Datagram *datagram) noex
     msg.msg_name = &sa
     msg.msg_namelen = sockaddr_out(&sa, &datagram.peer_addr, datagram.peer_port)
     msg.msg_control = control
-    if ttl:
-        put_control(&msg, IPPROTO_IP, IP_TTL, &ttl, sizeof(ttl))
+    put_life_and_class(&msg, datagram)
     if datagram.local_addr.w[1] and addr_is4(&datagram.local_addr):
         memset(&info, 0, sizeof(info))
         memcpy(&info.ipi_spec_dst, &datagram.local_addr.b[12], 4)
@@ -292,9 +361,15 @@ cdef void take_control(msghdr *msg, Datagram *datagram) noexcept nogil:
         elif cmsg.cmsg_level == IPPROTO_IP and cmsg.cmsg_type == IP_PKTINFO:
             addr_set4(&datagram.local_addr,
                       <uint8_t *>&(<in_pktinfo *>CMSG_DATA(cmsg)).ipi_spec_dst)
-        elif cmsg.cmsg_level == IPPROTO_IP and cmsg.cmsg_type == IP_TTL:
+        elif (cmsg.cmsg_level == IPPROTO_IP and cmsg.cmsg_type == IP_TTL
+                or cmsg.cmsg_level == IPPROTO_IPV6 and cmsg.cmsg_type == IPV6_HOPLIMIT):
             memcpy(&value, CMSG_DATA(cmsg), sizeof(value))
             datagram.ttl = <uint8_t>value
+        elif cmsg.cmsg_level == IPPROTO_IP and cmsg.cmsg_type == IP_TOS:
+            datagram.tos = CMSG_DATA(cmsg)[0]
+        elif cmsg.cmsg_level == IPPROTO_IPV6 and cmsg.cmsg_type == IPV6_TCLASS:
+            memcpy(&value, CMSG_DATA(cmsg), sizeof(value))
+            datagram.tos = <uint8_t>value
         cmsg = CMSG_NXTHDR(msg, cmsg)
 
 
@@ -381,3 +456,4 @@ cdef void linux_host_init(LinuxHost *host, HostOps *ops, int epoll_fd) noexcept 
     ops.dgram_send = linux_dgram_send
     ops.dgram_recv = linux_dgram_recv
     ops.next_error = linux_next_error
+    ops.set_option = linux_set_option

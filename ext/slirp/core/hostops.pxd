@@ -24,6 +24,9 @@ cdef enum:
     REF_TIMER = 3
     REF_STOP = 4
 
+    OPTION_DONT_FRAGMENT = 1        # 1: nothing is cut; what is too big is refused with EMSGSIZE
+    OPTION_TOS = 2                  # of all that follows, on a stream: the byte, without its ECN
+
 
 cdef struct Datagram:               # one datagram, or a train of equal ones (GSO/GRO), and whose it
                                     # is
@@ -37,7 +40,8 @@ cdef struct Datagram:               # one datagram, or a train of equal ones (GS
     uint32_t capacity               # room behind data, for receiving
     uint16_t segment_bytes          # nonzero: a train of datagrams of this size, the last may be
                                     # shorter
-    uint8_t ttl
+    uint8_t ttl                     # 0: the usual
+    uint8_t tos                     # DSCP and ECN
 
 
 cdef struct HostError:              # an ICMP error, or a local one, about something sent before
@@ -76,6 +80,8 @@ cdef struct HostOps:
     ssize_t (*dgram_recv)(void *impl, int fd, Datagram *datagram) noexcept nogil
     # 1: one taken; 0: none
     int (*next_error)(void *impl, int fd, HostError *error) noexcept nogil
+    # OPTION_*: a wish, which the host may not grant
+    void (*set_option)(void *impl, int fd, int option, int value) noexcept nogil
 
 
 cdef struct LinkOps:

@@ -2,14 +2,14 @@
 """ICMP echo and errors: see icmp.pxd for the theory."""
 from libc.string cimport memcpy, memset
 
-from .conn cimport FLOW_PING, FlowKey
+from .conn cimport CUTTING_ALLOWED, CUTTING_FORBIDDEN, FLOW_PING, FLOW_UDP, FlowKey, Sent
 from .csum cimport csum_add, csum_fold, csum_store
 from .flow cimport (
     LRU_PING, flow_alloc, flow_free, flow_handle, flow_lookup, flow_set_class, flow_unhash,
     flow_use,
 )
 from .fwd cimport ROUTE_WORLD, Target, fwd_guest_view, fwd_is_ours, fwd_is_unicast, fwd_route
-from .hostops cimport EVENT_ERROR, REF_FLOW, Datagram, ref_make
+from .hostops cimport EVENT_ERROR, OPTION_DONT_FRAGMENT, REF_FLOW, ref_make
 from .ip cimport OutFrame, ip_output
 from .linux cimport (
     EACCES, EAGAIN, ECONNREFUSED, EHOSTDOWN, EHOSTUNREACH, EMSGSIZE, ENETDOWN, ENETUNREACH, EPERM,
@@ -18,19 +18,21 @@ from .rate cimport rate_allows
 from .stats cimport (
     CTR_HOST_RX_DROPPED, CTR_ICMP_ERRORS_LIMITED, CTR_ICMP_ERRORS_SENT, DROP_FLOWS_FULL,
     DROP_ICMP_BAD_CHECKSUM, DROP_ICMP_HOST_REFUSED, DROP_ICMP_MALFORMED, DROP_ICMP_NO_PING_SOCKET,
-    DROP_ICMP_TYPE_UNKNOWN, DROP_IP4_BAD_DESTINATION, DROP_NONE, stats_count,
+    DROP_ICMP_TOO_BIG, DROP_ICMP_TYPE_UNKNOWN, DROP_IP4_BAD_DESTINATION, DROP_NONE, stats_count,
 )
 from .timers cimport timer_cancel, timer_set
 from .wire cimport (
     ETH_ALEN, FRAME_MAX_BYTES, HEADROOM_BYTES, ICMP_HLEN, IP4_DF, IP4_HLEN, IP_PROTO_ICMP,
-    IP_PROTO_TCP, IP_PROTO_UDP, IP_TTL_DEFAULT, addr_get4, load_be16, store_be16, store_be32,
-    usec_t,
+    IP_PROTO_TCP, IP_PROTO_UDP, IP_TTL_DEFAULT, UDP_HLEN, addr_get4, load_be16, load_be32,
+    store_be16, store_be32, usec_t,
 )
 
 cdef enum:
     PING_TIMEOUT_US = 30000000
     PING_FLOWS_MAX = 1024
     PING_BATCH = 32                 # replies read from one socket before others have their turn
+    ERRORS_BATCH = 64
+    ETHERNET_MTU = 1500
     ICMP_ERROR_EVERY_US = 1000      # RFC 1812 4.3.2.8: 1,000 a second
     ICMP_ERRORS_BURST = 200
     QUOTE_MAX_BYTES = 548           # RFC 1812 4.3.2.3: as much of the original as fits into 576
@@ -70,7 +72,8 @@ cdef void send_error(Ctx *c, const Addr *guest_addr, const uint8_t *mac, uint8_t
     stats_count(&c.stats, CTR_ICMP_ERRORS_SENT)
 
 
-cdef void icmp_error(Ctx *c, const IpHdr *ip, uint8_t icmp_type, uint8_t icmp_code) noexcept nogil:
+cdef void refuse(Ctx *c, const IpHdr *ip, uint8_t icmp_type, uint8_t icmp_code,
+                 uint32_t rest) noexcept nogil:
     """Refuse a datagram of the guest's, in the name of our address that it was for, or of the
     gateway; never one to a group, or that is itself an ICMP error (RFC 1122 3.2.2).
     """
@@ -78,9 +81,13 @@ cdef void icmp_error(Ctx *c, const IpHdr *ip, uint8_t icmp_type, uint8_t icmp_co
         return
     if not fwd_is_unicast(c, &ip.dst):
         return
-    send_error(c, &ip.src, c.frame_mac, icmp_type, icmp_code, 0, ip.header,
+    send_error(c, &ip.src, c.frame_mac, icmp_type, icmp_code, rest, ip.header,
                ip.header_bytes + ip.payload_bytes,
                &ip.dst if fwd_is_ours(c, &ip.dst) else &c.conf.gateway4)
+
+
+cdef void icmp_error(Ctx *c, const IpHdr *ip, uint8_t icmp_type, uint8_t icmp_code) noexcept nogil:
+    refuse(c, ip, icmp_type, icmp_code, 0)
 
 
 cdef void icmp_refuse(Ctx *c, const IpHdr *ip, int error) noexcept nogil:
@@ -89,7 +96,7 @@ cdef void icmp_refuse(Ctx *c, const IpHdr *ip, int error) noexcept nogil:
     """
     cdef int icmp_code = icmp_code_of_errno(error)
     if icmp_code >= 0:
-        icmp_error(c, ip, ICMP_UNREACHABLE, <uint8_t>icmp_code)
+        refuse(c, ip, ICMP_UNREACHABLE, <uint8_t>icmp_code, 0)
 
 
 cdef void build_quote(uint8_t *p, const Addr *guest_addr, const Addr *dest, uint8_t proto,
@@ -134,8 +141,7 @@ cdef int icmp_code_of_errno(int error) noexcept nogil:
     return -1
 
 
-cdef bint icmp_from_error(const HostError *error, uint8_t *icmp_type,
-                          uint8_t *icmp_code) noexcept nogil:
+cdef bint from_error(const HostError *error, uint8_t *icmp_type, uint8_t *icmp_code) noexcept nogil:
     """The ICMP message that says what the host's error says. False: nothing the guest needs to
     know.
     """
@@ -163,7 +169,7 @@ cdef void error_for_flow(Ctx *c, const Flow *flow, const Addr *dest, const HostE
     cdef uint8_t icmp_code = 0
     cdef uint32_t rest = 0
     cdef Addr src = c.conf.gateway4
-    if not icmp_from_error(error, &icmp_type, &icmp_code):
+    if not from_error(error, &icmp_type, &icmp_code):
         return
     if icmp_type == ICMP_UNREACHABLE and icmp_code == ICMP_FRAG_NEEDED:
         rest = error.mtu & 0xFFFF
@@ -177,20 +183,98 @@ cdef void error_for_flow(Ctx *c, const Flow *flow, const Addr *dest, const HostE
 cdef void icmp_error_for_udp(Ctx *c, const Flow *flow, const Addr *dest, uint16_t dest_port,
                              const HostError *error) noexcept nogil:
     """A datagram of this flow to `dest`:`dest_port` met an error on its way."""
-    cdef uint8_t quote[IP4_HLEN + 8]
-    build_quote(quote, &flow.key.guest_addr, dest, IP_PROTO_UDP, 8)
-    store_be16(quote + IP4_HLEN, flow.key.guest_port)
-    store_be16(quote + IP4_HLEN + 2, dest_port)
-    store_be16(quote + IP4_HLEN + 4, 8)
-    store_be16(quote + IP4_HLEN + 6, 0)
+    cdef uint8_t built[IP4_HLEN + 8]
+    cdef const uint8_t *quote = flow.body.udp.sent.b
+    if not (flow.body.udp.sent.valid and load_be32(quote + 16) == addr_get4(dest)
+            and load_be16(quote + IP4_HLEN + 2) == dest_port):
+        build_quote(built, &flow.key.guest_addr, dest, IP_PROTO_UDP, 8)
+        store_be16(built + IP4_HLEN, flow.key.guest_port)
+        store_be16(built + IP4_HLEN + 2, dest_port)
+        store_be16(built + IP4_HLEN + 4, 8)
+        store_be16(built + IP4_HLEN + 6, 0)
+        quote = built
     error_for_flow(c, flow, dest, error, quote, IP4_HLEN + 8)
+
+
+cdef void take_errors(Ctx *c, Flow *flow, uint32_t *mtu) noexcept nogil:
+    """Report what waits in the error queue of a flow's own socket; to `mtu`, if it is there, goes
+    what the host itself has just refused something for.
+    """
+    cdef HostError error
+    cdef int _
+    for _ in range(ERRORS_BATCH):
+        if c.host.next_error(c.host.impl, flow.fd, &error) <= 0:
+            break
+        if mtu != NULL and error.error == EMSGSIZE and not error.from_icmp:
+            mtu[0] = error.mtu
+        elif flow.kind == FLOW_PING:
+            error_for_flow(c, flow, &flow.key.dest_addr, &error, flow.body.ping.sent.b,
+                           IP4_HLEN + ICMP_HLEN)
+        elif flow.kind == FLOW_UDP:
+            icmp_error_for_udp(c, flow, &error.peer_addr, error.peer_port, &error)
+        else:
+            icmp_error_for_udp(c, flow, &flow.key.dest_addr, flow.key.dest_port, &error)
+
+
+cdef void icmp_take_errors(Ctx *c, Flow *flow) noexcept nogil:
+    """The error queue of a flow's own socket is not empty."""
+    take_errors(c, flow, NULL)
+
+
+cdef uint8_t cutting_of(const IpHdr *ip) noexcept nogil:
+    """Whether the host may cut a datagram, or each of a train."""
+    cdef uint32_t n = UDP_HLEN + ip.gso_size if ip.gso_size else ip.payload_bytes
+    if load_be16(ip.header + 6) & IP4_DF and ip.header_bytes + n <= ETHERNET_MTU:
+        return CUTTING_FORBIDDEN
+    return CUTTING_ALLOWED
+
+
+cdef void keep_start(Sent *sent, const IpHdr *ip) noexcept nogil:
+    """What a router would quote, less IP's options."""
+    memcpy(sent.b, ip.header, IP4_HLEN)
+    memcpy(sent.b + IP4_HLEN, ip.payload, 8)
+    sent.valid = True
+    if ip.header_bytes > IP4_HLEN:
+        sent.b[0] = 0x45
+        store_be16(sent.b + 2, <uint16_t>(IP4_HLEN + ip.payload_bytes))
+        store_be16(sent.b + 10, 0)
+        csum_store(sent.b + 10, csum_add(0, sent.b, IP4_HLEN))
+
+
+cdef ssize_t icmp_tracked_send(Ctx *c, Flow *flow, const IpHdr *ip,
+                               const Datagram *datagram) noexcept nogil:
+    """Send a datagram of the guest's by the flow's own socket, cut or not as the guest wishes, and
+    keep what an error about it will quote. What dgram_send gives; at -EMSGSIZE the guest is told.
+    """
+    cdef uint8_t *cutting = &flow.body.udp.cutting
+    cdef Sent *sent = &flow.body.udp.sent
+    cdef uint8_t wish = cutting_of(ip)
+    cdef uint32_t mtu = 0
+    cdef ssize_t result
+    if flow.kind == FLOW_PING:
+        cutting = &flow.body.ping.cutting
+        sent = &flow.body.ping.sent
+    if cutting[0] != wish:
+        cutting[0] = wish
+        c.host.set_option(c.host.impl, flow.fd, OPTION_DONT_FRAGMENT, wish == CUTTING_FORBIDDEN)
+    keep_start(sent, ip)
+    result = c.host.dgram_send(c.host.impl, flow.fd, datagram)
+    # An error left by an earlier datagram: it has been taken now
+    if result < 0 and result != -EAGAIN and result != -EMSGSIZE:
+        result = c.host.dgram_send(c.host.impl, flow.fd, datagram)
+    if result == -EMSGSIZE:
+        take_errors(c, flow, &mtu)
+        if mtu:
+            refuse(c, ip, ICMP_UNREACHABLE, ICMP_FRAG_NEEDED, mtu & 0xFFFF)
+    return result
 
 
 # ---- echo --------------------------------------------------------------------------------------
 
 cdef void send_echo_reply(Ctx *c, const Addr *src, const Addr *guest_addr, const uint8_t *mac,
                           uint16_t ident, uint16_t seq,
-                          const uint8_t *data, uint32_t n, uint8_t ttl) noexcept nogil:
+                          const uint8_t *data, uint32_t n, uint8_t ttl,
+                          uint8_t tos) noexcept nogil:
     cdef uint8_t buf[HEADROOM_BYTES + ICMP_HLEN]
     cdef OutFrame out
     memset(&out, 0, sizeof(OutFrame))
@@ -198,6 +282,7 @@ cdef void send_echo_reply(Ctx *c, const Addr *src, const Addr *guest_addr, const
     out.dst = guest_addr[0]
     out.proto = IP_PROTO_ICMP
     out.ttl = ttl
+    out.tos = tos
     out.guest_mac = mac
     out.no_csum = True
     out.l4 = buf + HEADROOM_BYTES
@@ -262,18 +347,17 @@ cdef Drop ping_input(Ctx *c, const IpHdr *ip) noexcept nogil:
     else:
         flow_use(&c.flows, flow)
     flow.last_us = c.now_us
-    flow.body.ping.last_seq = load_be16(ip.payload + 6)
     memset(&datagram, 0, sizeof(Datagram))
     datagram.peer_addr = ip.dst
     datagram.data = <uint8_t *>ip.payload
     datagram.length = ip.payload_bytes
     datagram.ttl = ip.ttl - 1               # one hop is behind it: us
-    result = c.host.dgram_send(c.host.impl, flow.fd, &datagram)
-    # An error left by an earlier datagram: it has been taken now
-    if result < 0 and result != -EAGAIN:
-        result = c.host.dgram_send(c.host.impl, flow.fd, &datagram)
+    datagram.tos = ip.tos
+    result = icmp_tracked_send(c, flow, ip, &datagram)
     if result >= 0:
         return DROP_NONE
+    if result == -EMSGSIZE:
+        return DROP_ICMP_TOO_BIG
     icmp_refuse(c, ip, <int>-result)
     return DROP_ICMP_HOST_REFUSED
 
@@ -290,7 +374,7 @@ cdef Drop icmp_input(Ctx *c, const IpHdr *ip) noexcept nogil:
     if fwd_is_ours(c, &ip.dst):
         send_echo_reply(c, &ip.dst, &ip.src, c.frame_mac, load_be16(ip.payload + 4),
                         load_be16(ip.payload + 6),
-                        ip.payload + ICMP_HLEN, ip.payload_bytes - ICMP_HLEN, 0)
+                        ip.payload + ICMP_HLEN, ip.payload_bytes - ICMP_HLEN, 0, ip.tos)
         return DROP_NONE
     fwd_route(c, &ip.dst, 0, &target)
     if target.route != ROUTE_WORLD:
@@ -299,25 +383,12 @@ cdef Drop icmp_input(Ctx *c, const IpHdr *ip) noexcept nogil:
     return ping_input(c, ip)
 
 
-cdef void ping_error(Ctx *c, Flow *flow, const HostError *error) noexcept nogil:
-    cdef uint8_t quote[IP4_HLEN + 8]
-    build_quote(quote, &flow.key.guest_addr, &flow.key.dest_addr, IP_PROTO_ICMP, 8)
-    store_be32(quote + IP4_HLEN, <uint32_t>ICMP_ECHO << 24)
-    store_be16(quote + IP4_HLEN + 4, flow.key.guest_port)
-    store_be16(quote + IP4_HLEN + 6, flow.body.ping.last_seq)
-    error_for_flow(c, flow, &flow.key.dest_addr, error, quote, IP4_HLEN + 8)
-
-
 cdef void ping_on_host_event(Ctx *c, Flow *flow, uint32_t events) noexcept nogil:
     """Replies, or errors, wait at a ping socket."""
     cdef Datagram datagram
-    cdef HostError error
     cdef int _
     if events & EVENT_ERROR:
-        for _ in range(PING_BATCH):
-            if c.host.next_error(c.host.impl, flow.fd, &error) <= 0:
-                break
-            ping_error(c, flow, &error)
+        take_errors(c, flow, NULL)
     for _ in range(PING_BATCH):
         memset(&datagram, 0, sizeof(Datagram))
         datagram.data = c.scratch + HEADROOM_BYTES
@@ -331,7 +402,7 @@ cdef void ping_on_host_event(Ctx *c, Flow *flow, uint32_t events) noexcept nogil
         send_echo_reply(c, &datagram.peer_addr, &flow.key.guest_addr, flow.guest_mac,
                         flow.key.guest_port,
                         load_be16(datagram.data + 6), datagram.data + ICMP_HLEN,
-                        datagram.length - ICMP_HLEN, datagram.ttl)
+                        datagram.length - ICMP_HLEN, datagram.ttl, datagram.tos)
 
 
 cdef void ping_on_timer(Ctx *c, Flow *flow) noexcept nogil:

@@ -9,7 +9,7 @@ one service. The clock is `Ctx.now_us`, set by the caller before each batch.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from .ctx cimport Ctx
-from .wire cimport usec_t
+from .wire cimport Addr, usec_t
 
 
 cdef bint stack_init(Ctx *c, uint32_t max_flows, uint64_t memory_bytes,
@@ -20,6 +20,7 @@ cdef void stack_input(Ctx *c, const uint8_t *frame, uint32_t n) noexcept nogil
 cdef void stack_host_event(Ctx *c, uint64_t ref, uint32_t events) noexcept nogil
 cdef void stack_run_timers(Ctx *c) noexcept nogil
 cdef bint stack_serve(Ctx *c) noexcept nogil
+cdef void stack_take_addr(Addr *addr, bytes wire) except *
 cdef void stack_set_dns(Ctx *c, list servers) except *
 cdef int stack_forward(Ctx *c, str proto, int fd, bytes guest_addr, uint16_t guest_port) except 0
 cdef bint stack_remove_forward(Ctx *c, uint32_t index) noexcept nogil

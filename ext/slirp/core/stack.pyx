@@ -327,17 +327,22 @@ cdef void configure6(Ctx *c, dict settings) except *:
     c.conf.ip6 = True
 
 
+cdef void stack_take_addr(Addr *addr, bytes wire) except *:
+    """An address of the host's side, of either family."""
+    if len(wire) == 4:
+        addr_set4(addr, <const uint8_t *><const char *>wire)
+    elif len(wire) == 16:
+        memcpy(addr.b, <const char *>wire, 16)
+    else:
+        raise ValueError("an address has 4 or 16 bytes")
+
+
 cdef void stack_set_dns(Ctx *c, list servers) except *:
     """The host's name servers, 4 or 16 bytes each, in order."""
     cdef bytes server
     cdef int n = 0
     for server in servers[:DNS_MAX]:
-        if len(server) == 4:
-            addr_set4(&c.dns_servers[n], <const uint8_t *><const char *>server)
-        elif len(server) == 16:
-            memcpy(c.dns_servers[n].b, <const char *>server, 16)
-        else:
-            raise ValueError("a name server's address has 4 or 16 bytes")
+        stack_take_addr(&c.dns_servers[n], server)
         n += 1
     c.n_dns = n
 

@@ -30,10 +30,12 @@ cpdef enum Drop:
     DROP_ICMP_TYPE_UNKNOWN
     DROP_ICMP_NO_PING_SOCKET            # the host forbids them: net.ipv4.ping_group_range
     DROP_ICMP_HOST_REFUSED              # the host's ping socket would not take it
+    DROP_ICMP_TOO_BIG                   # not to be cut, and over the path's MTU: answered by ICMP
     DROP_UDP_MALFORMED
     DROP_UDP_BAD_CHECKSUM
     DROP_UDP_FORBIDDEN                  # policy: the host's loopback or DNS is closed
     DROP_UDP_HOST_REFUSED               # the host's socket would not take it
+    DROP_UDP_TOO_BIG                    # not to be cut, and over the path's MTU: answered by ICMP
     DROP_TCP_MALFORMED
     DROP_TCP_BAD_CHECKSUM
     DROP_TCP_NO_CONNECTION              # RFC 9293 3.10.7.1: answered with RST where due

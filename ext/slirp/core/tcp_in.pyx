@@ -8,7 +8,7 @@ from .conn cimport FLOW_TCP, Flow, FlowKey, TcpConn
 from .ctx cimport touch
 from .flow cimport LRU_HALF_OPEN, LRU_TIME_WAIT, flow_alloc, flow_handle, flow_lookup
 from .fwd cimport ROUTE_FORBIDDEN, ROUTE_NOWHERE, Target, fwd_route
-from .hostops cimport REF_FLOW, ref_make
+from .hostops cimport OPTION_TOS, REF_FLOW, ref_make
 from .icmp cimport ICMP_HOST_UNREACHABLE, ICMP_UNREACHABLE, icmp_error
 from .ip cimport ip_csum_ok
 from .linux cimport EMFILE, ENFILE, ENOBUFS, ENOMEM
@@ -36,8 +36,8 @@ from .tcp_sack cimport tcp_dup_ack, tcp_recovery_ack, tcp_sack_update
 from .tcp_timer cimport tcp_rto_reset, tcp_rtt_sample
 from .tcp_wire cimport Segment, segment_parse
 from .wire cimport (
-    ETH_ALEN, ICMP_HLEN, IP4_HLEN, IP4_MTU_MIN, IP_PROTO_TCP, TCP_HLEN, IpHdr, addr_set4, load_be16,
-    load_be32, usec_t,
+    ETH_ALEN, ICMP_HLEN, IP4_HLEN, IP4_MTU_MIN, IP_PROTO_TCP, TCP_HLEN, TOS_DSCP, IpHdr, addr_set4,
+    load_be16, load_be32, usec_t,
 )
 
 
@@ -75,6 +75,17 @@ cdef Flow *alloc_connection(Ctx *c, const FlowKey *key) noexcept nogil:
         # Its place is free when this batch is over
         tcp_end(c, c.flows.lru[<int>LRU_TIME_WAIT].oldest, True)
     return flow
+
+
+cdef inline void take_class(Ctx *c, Flow *flow, uint8_t tos) noexcept nogil:
+    """RFC 1122 4.2.4.2: a connection's class may change; the host's socket follows the guest. What
+    ECN says is each side's own (RFC 3168).
+    """
+    if tos & TOS_DSCP == flow.body.tcp.tos:
+        return
+    flow.body.tcp.tos = tos & TOS_DSCP
+    if flow.fd >= 0:
+        c.host.set_option(c.host.impl, flow.fd, OPTION_TOS, flow.body.tcp.tos)
 
 
 cdef Drop tcp_accept_syn(Ctx *c, const FlowKey *key, const Segment *seg) noexcept nogil:
@@ -116,6 +127,7 @@ cdef Drop tcp_accept_syn(Ctx *c, const FlowKey *key, const Segment *seg) noexcep
                                 target.port)
     if fd >= 0:
         flow.fd = fd
+        take_class(c, flow, seg.ip.tos)
         return DROP_NONE
     if fd == -EMFILE or fd == -ENFILE or fd == -ENOBUFS or fd == -ENOMEM:
         # Our trouble, not the destination's: the guest's SYN will come again
@@ -479,6 +491,7 @@ cdef Drop tcp_input(Ctx *c, const IpHdr *ip) noexcept nogil:
     flow.last_us = c.now_us
     flow.body.tcp.keepalive_probes = 0
     memcpy(flow.guest_mac, c.frame_mac, ETH_ALEN)
+    take_class(c, flow, ip.tos)
     if flow.body.tcp.state == TCP_SYN_SENT:
         return syn_sent_arrives(c, flow, &seg)
     return segment_arrives(c, flow, &seg)

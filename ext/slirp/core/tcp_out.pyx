@@ -43,6 +43,7 @@ cdef void out_init(OutFrame *out, const Flow *flow, uint8_t *buf) noexcept nogil
     out.src = flow.key.dest_addr
     out.dst = flow.key.guest_addr
     out.proto = IP_PROTO_TCP
+    out.tos = flow.body.tcp.tos
     out.guest_mac = flow.guest_mac
     out.l4 = buf + HEADROOM_BYTES - TCP_HLEN - TCP_OPTIONS_MAX
     out.csum_offset = TCP_CSUM_OFFSET

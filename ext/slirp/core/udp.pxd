@@ -11,8 +11,9 @@ Trains of equal datagrams stay together: USO frames of the guest leave by UDP_SE
 batches of the host enter as USO frames. A mapping ends 30 s after its last datagram while nobody
 has answered, 180 s after it once somebody has (RFC 4787 4.3), 10 s for DNS.
 
-A datagram of a life (TTL) below the usual keeps it, and what ICMP says of one is passed on: a
-guest's traceroute sees the host's first router as its first hop.
+Life (TTL) and class (TOS) go both ways: less the one hop that we are in a datagram of another life
+than the usual, so that a guest's traceroute sees the host's first router as its second hop; what
+ICMP says of a datagram is passed on.
 """
 from libc.stdint cimport uint32_t
 

@@ -15,13 +15,14 @@ from .fwd cimport (
 from .hostops cimport EVENT_ERROR, REF_FLOW, Datagram, HostError, ref_make
 from .icmp cimport (
     ICMP_HOST_UNREACHABLE, ICMP_PORT_UNREACHABLE, ICMP_UNREACHABLE, icmp_error, icmp_error_for_udp,
-    icmp_refuse,
+    icmp_refuse, icmp_take_errors, icmp_tracked_send,
 )
 from .ip cimport OutFrame, ip_csum_ok, ip_output, neigh_lookup
-from .linux cimport EAGAIN, EMFILE, ENFILE
+from .linux cimport EMFILE, EMSGSIZE, ENFILE
 from .stats cimport (
     CTR_HOST_RX_DROPPED, CTR_UDP_EVICTED, CTR_UDP_FLOWS, DROP_FLOWS_FULL, DROP_IP4_BAD_DESTINATION,
     DROP_NONE, DROP_UDP_BAD_CHECKSUM, DROP_UDP_FORBIDDEN, DROP_UDP_HOST_REFUSED, DROP_UDP_MALFORMED,
+    DROP_UDP_TOO_BIG,
     stats_count,
 )
 from .timers cimport timer_cancel, timer_set
@@ -197,27 +198,32 @@ cdef Drop udp_input(Ctx *c, const IpHdr *ip) noexcept nogil:
         datagram.local_addr = flow.body.udp.local_addr
     datagram.data = <uint8_t *>p + UDP_HLEN
     datagram.length = length - UDP_HLEN
-    datagram.ttl = ip.ttl - 1 if ip.ttl < IP_TTL_DEFAULT else 0     # a shorter life is meant
+    datagram.ttl = ip.ttl - 1 if ip.ttl != IP_TTL_DEFAULT else 0    # another life is meant
+    datagram.tos = ip.tos
     if ip.gso_type == VNET_GSO_UDP_L4 and datagram.length > ip.gso_size:
         datagram.segment_bytes = ip.gso_size
-    result = c.host.dgram_send(c.host.impl, flow.fd, &datagram)
-    # An error left by an earlier datagram: it has been taken now
-    if result < 0 and result != -EAGAIN:
+    if flow.kind == FLOW_UDP_FORWARD:
         result = c.host.dgram_send(c.host.impl, flow.fd, &datagram)
+    else:
+        result = icmp_tracked_send(c, flow, ip, &datagram)
+        if result == -EMSGSIZE:
+            return DROP_UDP_TOO_BIG
     return DROP_NONE if result >= 0 else refuse(c, ip, <int>-result)
 
 
 # ---- host to guest -----------------------------------------------------------------------------
 
 cdef void send_to_guest(Ctx *c, const Flow *flow, const Addr *src, uint16_t src_port, uint8_t *data,
-                        uint32_t n,
-                        uint16_t segment_bytes) noexcept nogil:
-    """One frame; `data` has HEADROOM_BYTES of room before it."""
+                        uint32_t n, uint16_t segment_bytes,
+                        const Datagram *datagram) noexcept nogil:
+    """One frame with a part of `datagram`; `data` has HEADROOM_BYTES of room before it."""
     cdef OutFrame out
     memset(&out, 0, sizeof(OutFrame))
     out.src = src[0]
     out.dst = flow.key.guest_addr
     out.proto = IP_PROTO_UDP
+    out.ttl = datagram.ttl
+    out.tos = datagram.tos
     out.guest_mac = flow.guest_mac
     out.csum_offset = UDP_CSUM_OFFSET
     out.l4 = data - UDP_HLEN
@@ -245,14 +251,14 @@ cdef void deliver(Ctx *c, Flow *flow, const Addr *src, uint16_t src_port,
     flow.last_us = c.now_us
     flow.body.udp.replied = True
     if datagram.segment_bytes == 0 or left <= datagram.segment_bytes:
-        send_to_guest(c, flow, src, src_port, data, left, 0)
+        send_to_guest(c, flow, src, src_port, data, left, 0, datagram)
     elif c.conf.offload & LINK_USO4:
-        send_to_guest(c, flow, src, src_port, data, left, datagram.segment_bytes)
+        send_to_guest(c, flow, src, src_port, data, left, datagram.segment_bytes, datagram)
     else:
         # Each header is written over the end of the datagram before it, sent already
         while left:
             n = min(left, <uint32_t>datagram.segment_bytes)
-            send_to_guest(c, flow, src, src_port, data, n, 0)
+            send_to_guest(c, flow, src, src_port, data, n, 0, datagram)
             data += n
             left -= n
 
@@ -273,16 +279,9 @@ cdef bint receive(Ctx *c, int fd, Datagram *datagram) noexcept nogil:
 cdef void udp_on_host_event(Ctx *c, Flow *flow, uint32_t events) noexcept nogil:
     """Datagrams, or errors, wait at a flow's own socket."""
     cdef Datagram datagram
-    cdef HostError error
     cdef int _
     if events & EVENT_ERROR:
-        for _ in range(UDP_BATCH):
-            if c.host.next_error(c.host.impl, flow.fd, &error) <= 0:
-                break
-            if flow.kind == FLOW_UDP:
-                icmp_error_for_udp(c, flow, &error.peer_addr, error.peer_port, &error)
-            else:
-                icmp_error_for_udp(c, flow, &flow.key.dest_addr, flow.key.dest_port, &error)
+        icmp_take_errors(c, flow)
     for _ in range(UDP_BATCH):
         if not receive(c, flow.fd, &datagram):
             return

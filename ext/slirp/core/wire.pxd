@@ -28,6 +28,7 @@ cdef enum:
     IP_PROTO_TCP = 6
     IP_PROTO_UDP = 17
     IP_TTL_DEFAULT = 64         # RFC 1700
+    TOS_DSCP = 0xFC             # RFC 2474 3; the rest is ECN's (RFC 3168)
     IP4_MTU_MIN = 68            # RFC 791 3.2: every network takes this
 
     IP6_HLEN = 40               # RFC 8200 3
