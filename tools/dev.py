@@ -42,9 +42,9 @@ def prepare(*groups: str, tables: Sequence[dict[str, str]] = (), build: bool = T
     return shop
 
 
-def prepare_tests() -> Workshop:
-    """All that tests need."""
-    return prepare("dev", tables=[workshop.TEST_PACKAGES])
+def prepare_tests(*tables: dict[str, str]) -> Workshop:
+    """All that tests need, and the packages of `tables`."""
+    return prepare("dev", tables=[workshop.TEST_PACKAGES, *tables])
 
 
 def pytest(shop: Workshop, *argv: str, env: dict[str, str] | None = None) -> None:
@@ -149,7 +149,10 @@ def verb_asan(argv: list[str]) -> None:
 
 def verb_e2e(argv: list[str]) -> None:
     """System tests; the last line is pytest's."""
-    shop = prepare_tests()
+    tables = [workshop.APPLICATION_PACKAGES]
+    if AS_ROOT:  # others have no subordinate ids to give away, and skip the tests with runtimes
+        tables.append(workshop.RUNTIME_PACKAGES)
+    shop = prepare_tests(*tables)
     say("system tests")
     pytest(shop, "tests/e2e", *argv)
 

@@ -43,6 +43,31 @@ TEST_PACKAGES = {
     "nc.openbsd": "netcat-openbsd",
     "nft": "nftables",
 }
+# None of these starts a service when it is installed.
+APPLICATION_PACKAGES = {
+    "openssl": "openssl",
+    "nghttpd": "nghttp2-server",
+    "h2load": "nghttp2-client",
+    "git": "git",
+    "ssh": "openssh-client",
+    "dropbear": "dropbear-bin",
+    "rsync": "rsync",
+    "redis-benchmark": "redis-tools",
+    "iperf3": "iperf3",
+}
+RUNTIME_PACKAGES = {
+    "podman": "podman",
+    "crun": "crun",
+    "/usr/lib/podman/netavark": "netavark",
+    "/usr/lib/podman/aardvark-dns": "aardvark-dns",
+    "iptables": "iptables",
+    "newuidmap": "uidmap",
+    "buildah": "buildah",
+    "rootlesskit": "rootlesskit",
+    "catatonit": "catatonit",
+    "busybox": "busybox",
+    "pgrep": "procps",
+}
 BENCH_PACKAGES = {"iperf3": "iperf3", "slirp4netns": "slirp4netns", "pasta": "passt"}
 
 # Trees that make the extension; everything else can change without a build.
