@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from lab.daemons import Slirp, default_command, usage
+from lab.namespaces import owns_all_ids
 from lab.servers import echo, receive_exactly, serve
 from lab.topology import REMOTE, SUPERUSER, Topology
 
@@ -147,6 +148,24 @@ def test_empty_environment(bed: Topology, attach: Attach) -> None:
     assert_connected(bed, attach(command=["env", "-i", *path], api=True))
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *("PYTHONDEVMODE=1", "PYTHONINSPECT=1", "PYTHONMALLOC=debug", "PYTHONOPTIMIZE=2"),
+        *("PYTHONWARNINGS=error", "PYTHONPROFILEIMPORTTIME=1", "PYTHONSAFEPATH=1"),
+        *("PYTHONPATH=/nonexistent", "PYTHONIOENCODING=ascii", "LC_ALL=xx_YY.nothing"),
+        *("_CONTAINERS_USERNS_CONFIGURED=done", "LISTEN_FDS=1", "NOTIFY_SOCKET=/nonexistent"),
+    ],
+)
+def test_environment_of_the_caller(bed: Topology, attach: Attach, setting: str) -> None:
+    command = ["env", setting, *_which(default_command())]
+    net = attach(command=command, api=True)
+    assert_connected(bed, net)
+    net.request("list_hostfwd")
+    net.hang_up()
+    assert net.wait() == 0
+
+
 def _which(command: Sequence[str]) -> list[str]:
     return [shutil.which(command[0]) or command[0], *command[1:]]
 
@@ -160,6 +179,18 @@ def test_working_directory_that_is_gone(bed: Topology, attach: Attach) -> None:
     assert_connected(bed, attach(command=command))
 
 
+@pytest.mark.skipif(not owns_all_ids(), reason="no other user is mapped here")
+def test_working_directory_that_is_closed_to_us(bed: Topology, attach: Attach) -> None:
+    private = bed.workdir / "private"
+    private.mkdir(mode=0o700)
+    # nsenter changes to the root directory: it is root's shell that goes there, and setpriv next.
+    enter = ["sh", "-c", f'cd {private} && exec "$@"', "sh"]
+    become, guest = bed.user.become, bed.guest()
+    command = [*enter, *become, *default_command()]
+    assert_connected(bed, attach(command=command, guest=guest, user=SUPERUSER))
+    private.rmdir()
+
+
 def test_output_that_nobody_reads(bed: Topology, attach: Attach) -> None:
     read_end, write_end = os.pipe()
     net = attach(stdout=write_end, stderr=write_end, api=True)
@@ -168,6 +199,7 @@ def test_output_that_nobody_reads(bed: Topology, attach: Attach) -> None:
     net.request("list_hostfwd")
     assert_connected(bed, net)
     time.sleep(0.2)
+    net.process.send_signal(signal.SIGUSR1)  # more to say, and still nobody there
     net.request("list_hostfwd")
     assert_connected(bed, net)
 

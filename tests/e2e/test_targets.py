@@ -66,6 +66,27 @@ def test_path_with_userns_path(bed: Topology, attach: Attach) -> None:
     assert_connected(bed, guest)
 
 
+def test_path_below_the_targets_root(bed: Topology, attach: Attach) -> None:
+    """RootlessKit's detached network: bound to a file that is seen in the target's mounts only."""
+    guest = bed.guest()
+    script = """
+        mount -t tmpfs none /mnt
+        touch /mnt/netns
+        unshare --net=/mnt/netns ip link set lo up
+    """
+    guest.run("sh", "-e", "-c", script)
+    attach(
+        *("--netns-type=path", f"--userns-path=/proc/{guest.pid}/ns/user"),
+        guest=guest,
+        target=(f"/proc/{guest.pid}/root/mnt/netns", "tap0"),
+    )
+    inside = ("nsenter", "--net=/mnt/netns")
+    assert "tap0" not in guest.run("ip", "link").stdout
+    assert "inet 10.0.2.100/24" in guest.run(*inside, "ip", "addr").stdout
+    with serve(bed.remote.listen(), lambda to: to.sendall(b"hello")) as port:
+        assert guest.run(*inside, "nc", "-d", REMOTE, str(port)).stdout == "hello"
+
+
 @pytest.mark.parametrize(
     "target",
     [
