@@ -11,7 +11,9 @@ import dataclasses
 
 from harness.pkt import SEQ_MASK, Said, Segment, flag_letters
 
-MSS_DEFAULT = 536  # RFC 9293 3.7.1
+MSS_DEFAULT = 536  # RFC 9293 3.7.1, IPv4
+MSS_DEFAULT6 = 1220
+TCP_HLEN = 20
 MSS_FLOOR = 48  # what the data plane takes a smaller MSS for
 ABSENT_FIELDS = {"sack": "sack", "TS": "ts", "mss": "mss", "wscale": "wscale", "sackOK": "sack_ok"}
 
@@ -65,6 +67,7 @@ class Conduct:
     acked: int | None = None
     window_edge: int | None = None  # of our window, the furthest ever
     ts_val: int | None = None
+    mss_default: int = MSS_DEFAULT  # of a guest whose SYN says none
 
     def guest_sent(self, segment: Segment) -> None:
         """Take note of what the guest allows."""
@@ -98,22 +101,22 @@ class Conduct:
         syns = (self.guest_syn, self.our_syn)
         return all(syn is not None and getattr(syn, name) != without for syn in syns)
 
-    def stack_sent(self, segment: Segment, mtu: int) -> None:
+    def stack_sent(self, segment: Segment, room: int) -> None:
         """Assert that the segment may be sent."""
         if segment.has("R"):
             return
         assert not segment.flags & 0xE0, "nothing of ours is urgent, nor has it to do with ECN"
         if segment.has("S"):
-            self._syn(segment, mtu)
+            self._syn(segment, room)
             return
         assert segment.has("."), "RFC 9293 3.4: once synchronized, ACK is always there"
-        self._text(segment, mtu)
+        self._text(segment, room)
         self._timestamps(segment)
         self._ack(segment)
 
-    def _syn(self, segment: Segment, mtu: int) -> None:
+    def _syn(self, segment: Segment, room: int) -> None:
         assert not segment.text, "no text on our SYN"
-        assert segment.mss == mtu - 40, "RFC 6691: MSS counts no options"
+        assert segment.mss == room - TCP_HLEN, "RFC 6691: MSS counts no options"
         self.our_syn = segment
         if not segment.has("."):
             self.guest_syn = None
@@ -130,12 +133,12 @@ class Conduct:
         self.acked = segment.ack
         self.window_edge = segment.ack + segment.win
 
-    def _text(self, segment: Segment, mtu: int) -> None:
+    def _text(self, segment: Segment, room: int) -> None:
         if not segment.text or self.guest_syn is None or self.may_send_until is None:
             return
         options = (12 if segment.ts else 0) + (4 + 8 * len(segment.sack) if segment.sack else 0)
-        mss = max(self.guest_syn.mss or MSS_DEFAULT, MSS_FLOOR)
-        limit = min(mss, mtu - 40) - options
+        mss = max(self.guest_syn.mss or self.mss_default, MSS_FLOOR)
+        limit = min(mss, room - TCP_HLEN) - options
         assert (segment.gso or len(segment.text)) <= limit, f"RFC 6691: over {limit} bytes of text"
         beyond = signed(segment.seq + len(segment.text) - self.may_send_until)
         probe = len(segment.text) == 1 and beyond == 1

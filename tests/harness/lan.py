@@ -14,20 +14,38 @@ from typing import Any, Unpack
 import dpkt
 
 from harness.host import HostSocket
-from harness.net import GATEWAY, GATEWAY_MAC, GUEST, GUEST_MAC, WORLD, Net, Settings
-from harness.wire import (
+from harness.ip import (
     ETH_HLEN,
+    IP6_HLEN,
     IP_HLEN,
+    IP_ICMP6,
     VNET_HLEN,
     VNET_NEEDS_CSUM,
+    Datagram,
     Vnet,
-    check_ip,
+    build_frame,
+    build_ip,
+    partial_sum,
     pseudo_header,
+)
+from harness.net import (
+    GATEWAY,
+    GATEWAY6,
+    GATEWAY_MAC,
+    GUEST,
+    GUEST6,
+    GUEST_MAC,
+    WORLD,
+    Net,
+    Settings,
+    guest_of,
 )
 
 BROADCAST_MAC = b"\xff" * 6
 ETH_IP = 0x0800
 ETH_ARP = 0x0806
+ETH_IP6 = 0x86DD
+ALL_NODES6 = bytes.fromhex("ff02") + bytes(13) + b"\x01"
 ICMP_UNREACHABLE = 3
 ICMP_HLEN = 8
 VNET_GSO_UDP_L4 = 5
@@ -59,9 +77,21 @@ class Frame:
 
     @property
     def ip(self) -> Any:
-        """As dpkt.ip.IP."""
-        assert self.ethertype == ETH_IP, self
-        return dpkt.ip.IP(self.payload)
+        """As dpkt.ip.IP, or dpkt.ip6.IP6."""
+        assert self.ethertype in (ETH_IP, ETH_IP6), self
+        return (dpkt.ip6.IP6 if self.v6 else dpkt.ip.IP)(self.payload)
+
+    @property
+    def v6(self) -> bool:
+        """Of IPv6."""
+        return self.ethertype == ETH_IP6
+
+    @property
+    def icmp6(self) -> bytes:
+        """The ICMPv6 message."""
+        datagram = Datagram.parse(self.payload)
+        assert datagram.proto == IP_ICMP6, datagram
+        return datagram.payload
 
     @property
     def udp(self) -> Any:
@@ -78,7 +108,7 @@ class Frame:
     @property
     def quote(self) -> bytes:
         """What an ICMP error says it is about: an IP header and what followed it."""
-        return self.payload[IP_HLEN + ICMP_HLEN :]
+        return self.payload[(IP6_HLEN if self.v6 else IP_HLEN) + ICMP_HLEN :]
 
 
 # ---- what the guest sends
@@ -96,7 +126,10 @@ def ip_frame(
     opts: bytes = b"",
     **fields: int,
 ) -> bytes:
-    """A frame that carries an IPv4 datagram; `fields` and `opts` as dpkt.ip.IP has them."""
+    """A frame that carries a datagram; `fields` and `opts` as dpkt.ip.IP has them, or IP6."""
+    if len(dst) == 16:
+        src = GUEST6 if src is GUEST else src
+        return build_frame(src_mac, dst_mac, build_ip(src, dst, proto, payload, **fields), vnet)
     ip = dpkt.ip.IP(**{"src": src, "dst": dst, "p": proto, "ttl": 64, "data": payload} | fields)
     ip.opts = opts
     ip.hl = (IP_HLEN + len(opts)) // 4
@@ -115,11 +148,17 @@ def udp_train(
 ) -> bytes:
     """A frame with a train of datagrams, checksums left to the link (virtio 1.2, 5.1.6.2)."""
     udp = udp_datagram(dport, data, sport)
+    src = GUEST6 if len(dst) == 16 and src is GUEST else src
     pseudo = pseudo_header(src, dst, dpkt.ip.IP_PROTO_UDP, len(udp))
-    udp.sum = sum(struct.unpack("!6H", pseudo)) % 0xFFFF
-    start = ETH_HLEN + IP_HLEN
+    udp.sum = partial_sum(pseudo) % 0xFFFF
+    start = ETH_HLEN + (IP6_HLEN if len(dst) == 16 else IP_HLEN)
     vnet = Vnet(VNET_NEEDS_CSUM, VNET_GSO_UDP_L4, start + 8, segment_bytes, start, UDP_CSUM_OFFSET)
     return ip_frame(dst, dpkt.ip.IP_PROTO_UDP, udp, vnet=vnet)
+
+
+def echo6(ident: int = 7, seq: int = 1, data: bytes = b"ping", icmp_type: int = 128) -> bytes:
+    """An ICMPv6 echo request, or what looks like one; its checksum is made with the datagram."""
+    return struct.pack("!BBHHH", icmp_type, 0, 0, ident, seq) + data
 
 
 def echo(ident: int = 7, seq: int = 1, data: bytes = b"ping", icmp_type: int = 8) -> bytes:
@@ -142,29 +181,34 @@ class Lan(Net):
         try:
             parsed = Frame.parse(frame)
             self.log(f"stack {parsed}")
-            self._check_frame(parsed, frame)
+            assert parsed.src_mac == GATEWAY_MAC
+            assert frame[10:VNET_HLEN] == b"\0\0", "num_buffers is not ours to fill"
+            if parsed.ethertype == ETH_ARP:
+                assert parsed.vnet == Vnet()
+                assert not parsed.dst_mac[0] & 1, "we have nothing to say to groups"
+            else:
+                whole = self._whole.take(frame)
+                if whole is None:
+                    return
+                parsed = Frame.parse(whole)
+                self._check_datagram(parsed)
             self.inbox.append(parsed)
         except Exception as failure:
             self.failures.append(failure)
 
-    def _check_frame(self, parsed: Frame, frame: bytes) -> None:
-        assert parsed.src_mac == GATEWAY_MAC
-        assert not parsed.dst_mac[0] & 1, "we have nothing to say to groups"
-        assert frame[10:VNET_HLEN] == b"\0\0", "num_buffers is not ours to fill"
-        if parsed.ethertype == ETH_ARP:
-            assert parsed.vnet == Vnet()
-            return
-        assert parsed.ethertype == ETH_IP
-        datagram = check_ip(frame)
-        may_be_cut = not int.from_bytes(datagram[6:8], "big") & dpkt.ip.IP_DF
-        assert len(datagram) <= self.mtu or parsed.vnet.gso_size or may_be_cut, "over the MTU"
-        if datagram[9] == dpkt.ip.IP_PROTO_UDP:
-            assert parsed.udp.sum, "RFC 1122 4.1.3.4: we always send a checksum"
-            assert parsed.udp.ulen == len(datagram) - IP_HLEN
-            assert parsed.vnet.csum_offset == UDP_CSUM_OFFSET * bool(parsed.vnet.flags)
-        if datagram[9] == dpkt.ip.IP_PROTO_ICMP and parsed.icmp.type != dpkt.icmp.ICMP_ECHOREPLY:
-            assert parsed.vnet == Vnet()
-            assert len(datagram) <= 576, "RFC 1812 4.3.2.3"
+    def _check_datagram(self, frame: Frame) -> None:
+        ip = Datagram.parse(frame.payload)
+        to_group = frame.v6 and ip.dst == ALL_NODES6
+        assert to_group or not frame.dst_mac[0] & 1, "we have nothing to say to groups"
+        if ip.proto == dpkt.ip.IP_PROTO_UDP:
+            assert ip.payload[6:8] != b"\0\0", "RFC 1122 4.1.3.4: we always send a checksum"
+            assert int.from_bytes(ip.payload[4:6], "big") == len(ip.payload)
+            assert frame.vnet.csum_offset == UDP_CSUM_OFFSET * bool(frame.vnet.flags)
+        if ip.proto == dpkt.ip.IP_PROTO_ICMP and ip.payload[0] != dpkt.icmp.ICMP_ECHOREPLY:
+            assert frame.vnet == Vnet()
+            assert len(frame.payload) <= 576, "RFC 1812 4.3.2.3"
+        if ip.proto == IP_ICMP6 and ip.payload[0] < 128:
+            assert len(frame.payload) <= 1280, "RFC 4443 2.4 (c)"
 
     # ---- to the stack
 
@@ -187,6 +231,9 @@ class Lan(Net):
         self, dst: bytes, ident: int = 7, seq: int = 1, data: bytes = b"ping", **fields: Any
     ) -> None:
         """The guest sends an echo request."""
+        if len(dst) == 16:
+            self.send(dst, IP_ICMP6, echo6(ident, seq, data), **fields)
+            return
         self.send(dst, dpkt.ip.IP_PROTO_ICMP, echo(ident, seq, data), **fields)
 
     def arp(
@@ -233,7 +280,12 @@ class Lan(Net):
     ) -> Frame:
         """Assert that the next frame is that reply to the guest."""
         frame = self.next()
-        assert (frame.dst_mac, frame.ip.src, frame.ip.dst) == (GUEST_MAC, src, GUEST)
+        assert (frame.dst_mac, frame.ip.src, frame.ip.dst) == (GUEST_MAC, src, guest_of(src))
+        if frame.v6:
+            assert (
+                frame.icmp6[:2] + frame.icmp6[4:] == struct.pack("!BBHH", 129, 0, ident, seq) + data
+            )
+            return frame
         reply = frame.icmp
         assert (reply.type, reply.code) == (dpkt.icmp.ICMP_ECHOREPLY, 0)
         assert (reply.data.id, reply.data.seq, reply.data.data) == (ident, seq, data)
@@ -249,6 +301,19 @@ class Lan(Net):
         quote = dpkt.ip.IP(frame.quote[:IP_HLEN])
         assert dpkt.in_cksum(frame.quote[: quote.hl * 4]) == 0, "the quoted header's checksum"
         return dpkt.ip.IP(frame.quote)
+
+    def expect_icmp6_error(
+        self, icmp_type: int, code: int, src: bytes = GATEWAY6, guest: bytes = GUEST6
+    ) -> tuple[int, Datagram]:
+        """As expect_icmp_error, for IPv6; first the 32 bits before the quote (MTU, pointer)."""
+        frame = self.next()
+        assert (frame.dst_mac, frame.ip.src, frame.ip.dst) == (GUEST_MAC, src, guest)
+        assert tuple(frame.icmp6[:2]) == (icmp_type, code)
+        quote = frame.quote
+        declared = IP6_HLEN + int.from_bytes(quote[4:6], "big")
+        if declared > len(quote):
+            quote = quote[:4] + struct.pack("!H", len(quote) - IP6_HLEN) + quote[6:]
+        return int.from_bytes(frame.icmp6[4:8], "big"), Datagram.parse(quote)
 
     def settle(self) -> None:
         """As Net.settle; no frame was left unexpected either."""

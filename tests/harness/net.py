@@ -1,6 +1,6 @@
 """A Stack with its host, its clock and its accounts: what every protocol test stands on.
 
-Frames that the stack sends are checked (wire.check_ip) and handed to whoever asked for them by
+Frames that the stack sends are checked (ip.Reassembler) and handed to whoever asked for them by
 protocol and ports, else kept in `stray`. Every frame that the stack drops has to be named by the
 test: `dropped` says which fell since it was last asked, and `settle` finds what was left unsaid.
 """
@@ -8,12 +8,13 @@ test: `dropped` says which fell since it was last asked, and `settle` finds what
 from __future__ import annotations
 
 import collections
+import struct
 from collections.abc import Callable, Hashable
 from typing import TypedDict, Unpack
 
 from harness.clock import Clock
 from harness.host import Host
-from harness.wire import ETH_HLEN, VNET_HLEN, Vnet, build_frame, build_ip, check_ip
+from harness.ip import ETH_HLEN, VNET_HLEN, Datagram, Reassembler, Vnet, build_frame, build_ip
 from slirp.core.hostfake import FakeHost
 from slirp.core.stack import Stack
 from slirp.core.stats import Drop
@@ -23,12 +24,20 @@ GATEWAY = bytes((10, 0, 2, 2))
 DNS = bytes((10, 0, 2, 3))
 GUEST = bytes((10, 0, 2, 100))
 WORLD = bytes((192, 0, 2, 80))  # somebody out there (RFC 5737)
+NETWORK6 = bytes.fromhex("fd00") + bytes(14)
+GATEWAY6 = NETWORK6[:15] + b"\x02"
+DNS6 = NETWORK6[:15] + b"\x03"
+GUEST6 = NETWORK6[:15] + b"\x64"
+LINK_LOCAL6 = bytes.fromhex("fe80") + bytes(13) + b"\x02"  # the gateway's
+WORLD6 = bytes.fromhex("20010db8") + bytes(11) + b"\x50"  # RFC 3849
+IP6_MTU_MIN = 1280
 GATEWAY_MAC = bytes.fromhex("525500000202")
 GUEST_MAC = bytes.fromhex("020000000001")
 LINK_CSUM = 1  # TUN_F_CSUM
 LINK_TSO4 = 2  # TUN_F_TSO4
-IP_PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp"}
+IP_PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp6"}
 TRANSCRIPT_LINES = 60
+GAUGES = ("flows", "timers", "buffer_blocks", "reassemblies")
 
 
 class Settings(TypedDict, total=False):
@@ -41,6 +50,15 @@ class Settings(TypedDict, total=False):
     max_flows: int
     tcp_buffer_bytes: int
     memory_bytes: int
+    network6: bytes | None
+    prefix_len6: int
+    gateway6: bytes
+    guest6: bytes
+
+
+def guest_of(dst: bytes) -> bytes:
+    """The guest's address of the same family."""
+    return GUEST6 if len(dst) == 16 else GUEST
 
 
 class Net:
@@ -69,6 +87,11 @@ class Net:
                 "max_flows": 1024,
                 "tcp_buffer_bytes": 1 << 20,
                 "memory_bytes": 64 << 20,
+                "network6": NETWORK6 if self.mtu >= IP6_MTU_MIN else None,
+                "prefix_len6": 64,
+                "gateway6": GATEWAY6,
+                "dns6": DNS6,
+                "guest6": GUEST6,
                 **settings,
             },  # type: ignore[arg-type]
         )
@@ -78,6 +101,7 @@ class Net:
         self.clock.drive(self.stack)
         self.stray: collections.deque[bytes] = collections.deque()  # datagrams that nobody awaits
         self.failures: list[BaseException] = []  # of the checks on what the stack sent
+        self._whole = Reassembler(self.mtu)
         self._receivers: dict[Hashable, Callable[[bytes, Vnet], None]] = {}
         self._transcript: collections.deque[Callable[[], str]] = collections.deque(
             maxlen=TRANSCRIPT_LINES
@@ -91,9 +115,9 @@ class Net:
         self.stack.input(frame, self.clock.now_us)
         self.check()
 
-    def send_ip(self, dst: bytes, proto: int, data: object, src: bytes = GUEST) -> None:
+    def send_ip(self, dst: bytes, proto: int, data: object, src: bytes = b"") -> None:
         """The guest sends a datagram."""
-        datagram = build_ip(src, dst, proto, data)
+        datagram = build_ip(src or guest_of(dst), dst, proto, data)
         self.send_frame(build_frame(GUEST_MAC, GATEWAY_MAC, datagram))
 
     def receive(self, key: Hashable, receiver: Callable[[bytes, Vnet], None]) -> None:
@@ -103,16 +127,18 @@ class Net:
     def _frame(self, frame: bytes) -> None:
         """The stack sends a frame. Called from inside it: what fails is kept for `check`."""
         try:
-            datagram = check_ip(frame)
+            whole = self._whole.take(frame)
+            if whole is None:
+                return
+            frame = whole
+            datagram = frame[VNET_HLEN + ETH_HLEN :]
             assert frame[VNET_HLEN : VNET_HLEN + 2 * 6] == GUEST_MAC + GATEWAY_MAC, "MAC addresses"
             vnet = Vnet.parse(frame)
-            size = len(frame) - VNET_HLEN - ETH_HLEN
-            assert vnet.gso_size or size <= self.mtu, f"a datagram of {size} bytes over the MTU"
-            ports = tuple(int.from_bytes(datagram[at : at + 2], "big") for at in (22, 20))
-            key = (datagram[9], ports[0], datagram[12:16], ports[1])
-            receiver = self._receivers.get(key)
+            ip = Datagram.parse(datagram)
+            sport, dport = struct.unpack_from("!HH", ip.payload)
+            receiver = self._receivers.get((ip.proto, dport, ip.src, sport))
             if receiver is None:
-                proto = IP_PROTOCOLS[datagram[9]]
+                proto = IP_PROTOCOLS[ip.proto]
                 self.log(f"stack {proto} of {len(datagram)} bytes that nobody awaits")
                 self.stray.append(datagram)
             else:
@@ -174,7 +200,7 @@ class Net:
     def at_rest(self) -> None:
         """Assert that no flow, timer or buffer is left, nor a socket."""
         stats = self.stack.stats()
-        left = {name: stats[name] for name in ("flows", "timers", "buffer_blocks") if stats[name]}
+        left = {name: stats[name] for name in GAUGES if stats[name]}
         assert not left, f"left behind: {left}, {self.stack.flows()}\n{self.transcript()}"
         assert not self.host.open_sockets, f"left open: {self.host.open_sockets}"
 

@@ -13,21 +13,21 @@ from __future__ import annotations
 import collections
 import dataclasses
 
-from harness.expect import Conduct, differences
-from harness.net import GATEWAY_MAC, GUEST, GUEST_MAC, WORLD, Net
-from harness.pkt import SEQ_MASK, Said, Segment, flag_bits, parse, render, stream
-from harness.wire import (
+from harness.expect import MSS_DEFAULT, MSS_DEFAULT6, Conduct, differences
+from harness.ip import (
+    IP6_HLEN,
     IP_HLEN,
     IP_TCP,
+    Datagram,
     Vnet,
     build_frame,
     build_ip,
-    build_segment,
-    parse_segment,
     partial_sum,
     pseudo_header,
-    train_header,
 )
+from harness.net import GATEWAY_MAC, GUEST_MAC, WORLD, Net, guest_of
+from harness.pkt import SEQ_MASK, Said, Segment, flag_bits, parse, render, stream
+from harness.wire import build_segment, parse_segment, train_header
 from slirp.core.stats import Drop
 
 GUEST_ISN = 0x10000000
@@ -50,7 +50,7 @@ class Peer:
         self.isn = isn
         self.our_isn = 0  # the stack's, from its SYN
         self.window = 65535
-        self.conduct = Conduct()
+        self.conduct = Conduct(mss_default=MSS_DEFAULT6 if len(dest) == 16 else MSS_DEFAULT)
         self.inbox: collections.deque[Segment] = collections.deque()
         self.ts_recent = 0
         net.receive((IP_TCP, guest_port, dest, dest_port), self._on_datagram)
@@ -115,17 +115,18 @@ class Peer:
         tcp = build_segment(segment)
         if not segment.gso:
             return self._wrap(tcp, None)
-        tcp.sum = partial_sum(pseudo_header(GUEST, self.dest, IP_TCP, len(tcp)))
-        return self._wrap(tcp, train_header(segment))
+        pseudo = pseudo_header(guest_of(self.dest), self.dest, IP_TCP, len(tcp))
+        tcp.sum = partial_sum(pseudo)
+        return self._wrap(tcp, train_header(segment, len(self.dest) == 16))
 
     def _wrap(self, tcp: object, vnet: Vnet | None) -> bytes:
-        datagram = build_ip(GUEST, self.dest, IP_TCP, tcp)
+        datagram = build_ip(guest_of(self.dest), self.dest, IP_TCP, tcp)
         return build_frame(GUEST_MAC, GATEWAY_MAC, datagram, vnet)
 
     # ---- receiving
 
     def _on_datagram(self, datagram: bytes, vnet: Vnet) -> None:
-        segment = parse_segment(datagram[IP_HLEN:], vnet.gso_size)
+        segment = parse_segment(Datagram.parse(datagram).payload, vnet.gso_size)
         if segment.has("S"):
             self.our_isn = segment.seq
         our_isn = self.our_isn
@@ -133,7 +134,8 @@ class Peer:
         if segment.ts is not None:
             self.ts_recent = segment.ts[0]
         self.on_segment(segment)
-        self.conduct.stack_sent(segment, self.net.mtu)
+        room = self.net.mtu - (IP6_HLEN if len(self.dest) == 16 else IP_HLEN)
+        self.conduct.stack_sent(segment, room)
 
     def on_segment(self, segment: Segment) -> None:
         """What comes waits until it is expected."""

@@ -14,9 +14,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
+from harness.ip import ETH_HLEN, IP_HLEN, VNET_HLEN, Vnet
 from harness.lan import BROADCAST_MAC, Lan, echo, ip_frame, udp_datagram, udp_train
 from harness.net import DNS, GATEWAY, GATEWAY_MAC, GUEST, GUEST_MAC, WORLD
-from harness.wire import ETH_HLEN, IP_HLEN, VNET_HLEN, Vnet
 
 UDP, TCP, ICMP = dpkt.ip.IP_PROTO_UDP, dpkt.ip.IP_PROTO_TCP, dpkt.ip.IP_PROTO_ICMP
 HEADERS = VNET_HLEN + ETH_HLEN

@@ -37,6 +37,6 @@ def test_every_drop_and_counter_is_told(lan: Lan) -> None:
     """By its name in lower case, drops with their prefix, counters without."""
     names = {drop.name.lower() for drop in Drop if drop.name not in ("DROP_NONE", "DROP_COUNT")}
     names |= {counter.name[4:].lower() for counter in Counter if counter.name != "CTR_COUNT"}
-    gauges = {"flows", "timers", "buffer_blocks", "flow_bytes"}
+    gauges = {"flows", "timers", "buffer_blocks", "flow_bytes", "reassemblies"}
     assert set(lan.stack.stats()) == names | gauges
     assert not any(lan.stack.stats()[name] for name in names)

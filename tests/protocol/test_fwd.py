@@ -151,7 +151,7 @@ class Bad:
 
 @pytest.mark.parametrize("bad", [Bad(proto="sctp"), Bad(proto=""), Bad(guest=b"abc"), Bad(port=0)])
 def test_forward_of_nonsense(lan: Lan, bad: Bad) -> None:
-    with pytest.raises(ValueError, match="proto is tcp or udp"):
+    with pytest.raises(ValueError, match=r"proto is tcp or udp|4 or 16 bytes"):
         lan.stack.add_forward(bad.proto, lan.host.listener(), bad.guest, bad.port)
 
 

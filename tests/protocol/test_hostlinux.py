@@ -19,6 +19,7 @@ from typing import Any
 import dpkt
 import pytest
 
+from harness.ip import Reassembler
 from harness.lan import PORT, Frame, echo, ip_frame, udp_datagram, udp_train
 from harness.net import DNS, GATEWAY, GATEWAY_MAC, GUEST, GUEST_MAC, NETWORK
 from slirp.core.engine import RUN_IDLE, RUN_LINK_DOWN, RUN_MORE, Engine
@@ -73,6 +74,7 @@ class Wired:
         self.guest, link = link_pair()
         self.engine = Engine(link.detach(), **SETTINGS | settings)
         self.frames: list[Frame] = []
+        self.whole = Reassembler(SETTINGS["mtu"])
 
     def close(self) -> None:
         self.engine.close()
@@ -92,7 +94,9 @@ class Wired:
         """Take what the engine has sent."""
         with contextlib.suppress(BlockingIOError):
             while frame := self.guest.recv(FRAME_MAX):
-                self.frames.append(Frame.parse(frame))
+                whole = self.whole.take(frame)
+                if whole is not None:
+                    self.frames.append(Frame.parse(whole))
 
     def next(self) -> Frame:
         """The next frame for the guest."""

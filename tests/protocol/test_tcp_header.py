@@ -7,11 +7,12 @@ import dataclasses
 import pytest
 from scapy.layers.inet import IP, TCP
 
+from harness.ip import build_ip
 from harness.net import GUEST, WORLD
 from harness.peer import Peer
 from harness.pkt import Segment, parse, render
 from harness.tcp import Tcp
-from harness.wire import build_ip, build_segment, options_of, parse_segment
+from harness.wire import build_segment, options_of, parse_segment
 from slirp.core.stats import Drop
 
 GOOD = bytes(build_segment(Segment(40000, 80, 0x02, 1, win=100, mss=1460)))

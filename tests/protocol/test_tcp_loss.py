@@ -10,10 +10,10 @@ from collections.abc import Callable
 import dpkt
 import pytest
 
+from harness.ip import build_ip
 from harness.net import GUEST, WORLD
 from harness.pkt import Segment, stream
 from harness.tcp import Connection, Tcp
-from harness.wire import build_ip
 from slirp.core.stats import Drop
 
 MSS = 1000

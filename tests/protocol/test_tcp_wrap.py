@@ -7,6 +7,7 @@ import struct
 
 import pytest
 
+from harness.ip import build_frame, build_ip
 from harness.net import (
     DNS,
     GATEWAY,
@@ -20,7 +21,7 @@ from harness.net import (
 )
 from harness.pkt import SEQ_MASK, Segment, stream
 from harness.tcp import Connection, Tcp
-from harness.wire import build_frame, build_ip, build_segment, train_header
+from harness.wire import build_segment, train_header
 from slirp.core.hostfake import EVENT_READABLE, EVENT_WRITABLE, FakeHost
 from slirp.core.stack import Stack
 from slirp.core.stats import Drop

@@ -10,9 +10,9 @@ import dpkt
 import pytest
 
 from harness.host import Datagram, HostSocket
+from harness.ip import pseudo_header
 from harness.lan import PORT, Lan, udp_datagram, udp_train
 from harness.net import GATEWAY, GUEST, WORLD
-from harness.wire import pseudo_header
 from slirp.core.hostfake import EVENT_READABLE
 from slirp.core.stats import Drop
 

@@ -16,7 +16,8 @@ only call down.
              hostops    the two seams: the host's sockets, and the link
              ctx        all that a handler may touch
     layer 2  protocols
-             ip  fwd (policy)  arp  icmp  udp
+             ip  ip4  ip6  frag (reassembly)  fwd (policy)  arp  icmp6 (numbers)  icmp
+             ping  ndp  udp
              tcp (theory, states)  tcp_wire (header)  tcp_sack (ranges, loss)  tcp_out  tcp_recv
              tcp_timer  tcp_host  tcp_in
     layer 3  stack      dispatch, counting, service; `Stack`: the sans-IO face for tests
@@ -26,7 +27,8 @@ only call down.
              engine     the TAP, epoll and the stack: `Engine`, what the daemon drives
     beside   oscalls    the few calls of Linux that Python's os module lacks, for slirp/
 
-A frame of the guest's:   engine.link_receive -> stack_input -> ip4_parse -> tcp_input
+A frame of the guest's:   engine.link_receive -> stack_input -> ip4_parse -> ip_dispatch
+                          -> tcp_input
                           -> tcp_receive_text -> HostOps.tcp_send
 Bytes of the host's:      engine.handle_events -> stack_host_event -> tcp_on_host_event ...
                           stack_serve -> tcp_service -> HostOps.tcp_recv -> tcp_output

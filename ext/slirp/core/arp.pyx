@@ -3,7 +3,7 @@
 from libc.stdint cimport uint16_t
 from libc.string cimport memcpy, memset
 
-from .fwd cimport fwd_is_ours
+from .fwd cimport fwd_in_subnet, fwd_is_ours
 from .ip cimport neigh_learn
 from .linux cimport iovec
 from .stats cimport (
@@ -66,7 +66,7 @@ cdef Drop arp_input(Ctx *c, const uint8_t *p, uint32_t n) noexcept nogil:
     addr_set4(&target, p + ARP_TARGET_IP)
     sender4 = load_be32(p + ARP_SENDER_IP)
     # An RFC 5227 probe has no sender address yet. Nobody takes our own addresses away from us.
-    if sender4 and (sender4 & c.conf.mask4) == c.conf.network4 and not fwd_is_ours(c, &sender):
+    if sender4 and fwd_in_subnet(c, &sender) and not fwd_is_ours(c, &sender):
         neigh_learn(c, &sender, p + ARP_SENDER_MAC)
     if not fwd_is_ours(c, &target):
         return DROP_NONE if addr_get4(&target) == sender4 else DROP_ARP_NOT_FOR_US

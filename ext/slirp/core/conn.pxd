@@ -136,7 +136,8 @@ cdef enum Cutting:              # what a flow's own socket was told last about w
 
 
 cdef struct Sent:               # the start of the guest's last datagram, for ICMP errors to quote
-    uint8_t b[28]               # IPv4 header without options, and the first 8 bytes behind it
+    uint8_t b[48]               # IP header without options, and the first 8 bytes behind it
+    uint8_t header_bytes
     bint valid
 
 

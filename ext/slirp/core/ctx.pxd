@@ -9,7 +9,7 @@ from .hostops cimport HostOps, LinkOps
 from .rate cimport RateLimit
 from .siphash cimport SipKey
 from .stats cimport Stats
-from .timers cimport TimerWheel
+from .timers cimport TimerNode, TimerWheel
 from .wire cimport FRAME_MAX_BYTES, HEADROOM_BYTES, Addr, usec_t
 
 
@@ -17,6 +17,9 @@ cdef enum:
     NEIGH_SLOTS = 64                # guests whose hardware address is known
     FORWARDS_MAX = 1024
     DNS_MAX = 8
+    FRAG_DATAGRAMS_MAX = 64         # in pieces, at a time
+    FRAG_PIECES_MAX = 128           # of one: 65,535 bytes over an MTU of 576
+    FRAG_HEADER_MAX = 128           # bytes of the first piece's IP header, with extensions
 
     LINK_CSUM = 1                   # the guest takes NEEDS_CSUM (TUN_F_CSUM)
     LINK_TSO4 = 2                   # and unsegmented TCP (TUN_F_TSO4, TUN_F_TSO6)
@@ -37,7 +40,7 @@ cdef struct Conf:                   # written once, by Stack
     uint32_t mask4
     bint ip6                        # the rest of the family is set only then
     Addr network6                   # the prefix, zero behind its length
-    uint32_t prefix_len6
+    Addr mask6
     Addr gateway6
     Addr dns6
     Addr guest6
@@ -54,6 +57,37 @@ cdef struct Neigh:                  # a guest's address and where its frames com
     Addr addr
     uint8_t mac[6]
     bint valid
+
+
+cdef struct Piece:                  # of a datagram's payload: [start, end)
+    uint16_t start
+    uint16_t end
+
+
+cdef struct Reassembly:             # a datagram in pieces (frag.pyx)
+    bint used
+    bint dead                       # pieces overlapped: what else comes of it is swallowed
+    bint v6
+    uint8_t proto
+    Addr src
+    Addr dst
+    uint32_t id
+    usec_t started_us
+    usec_t expires_us
+    uint8_t *data                   # the first piece's header ends at FRAG_HEADER_MAX; the payload
+                                    # follows
+    uint32_t capacity
+    uint32_t total                  # bytes of payload; 0: the last piece has not come
+    uint32_t have
+    uint32_t n_pieces               # in order, disjoint
+    Piece pieces[128]
+    uint32_t header_bytes           # of the first piece's header; 0: it has not come
+    uint32_t next_header_at
+    uint32_t first_bytes
+    uint8_t first_proto
+    uint8_t ttl
+    uint8_t tos
+    uint8_t mac[6]
 
 
 cdef struct Forward:                # a port of the host that leads into the guest
@@ -83,7 +117,11 @@ cdef struct Ctx:
     Addr dns_servers[8]
     uint32_t n_dns
     Forward *forwards               # FORWARDS_MAX of them
-    uint16_t ip_id
+    uint64_t fragments_sent         # datagrams sent in pieces
+    Reassembly frags[64]
+    Reassembly *frag_whole          # handed out, until frag_done
+    uint32_t frag_bytes             # of memory
+    TimerNode frag_timer
     RateLimit icmp_limit
     RateLimit challenge_limit
     uint8_t scratch[65535 + 14 + 138]   # one datagram of the host, behind room for its headers

@@ -3,12 +3,14 @@
 
 The gateway's address stands for the host's loopback, the DNS address (port 53) for the host's name
 server; the rest of the subnet and all that is no unicast address is nowhere. Everything else is the
-world and is reached under its own address.
+world and is reached under its own address. Both families alike; an IPv6 gateway answers to its
+link-local address too (RFC 4861 6.1.2).
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from .ctx cimport Ctx, Forward
-from .wire cimport Addr
+from .stats cimport DROP_IP4_BAD_DESTINATION, DROP_IP6_BAD_DESTINATION, Drop
+from .wire cimport Addr, IpHdr
 
 
 cdef enum Route:
@@ -25,10 +27,19 @@ cdef struct Target:
     uint16_t port
 
 
+cdef inline Drop fwd_nowhere(const IpHdr *ip) noexcept nogil:
+    """What ROUTE_NOWHERE is counted as."""
+    return DROP_IP6_BAD_DESTINATION if ip.v6 else DROP_IP4_BAD_DESTINATION
+
+
 cdef void fwd_route(Ctx *c, const Addr *dest, uint16_t port, Target *target) noexcept nogil
-cdef void fwd_guest_view(Ctx *c, const Addr *peer, Addr *seen) noexcept nogil
-cdef bint fwd_is_ours(Ctx *c, const Addr *dest) noexcept nogil
-cdef bint fwd_is_unicast(Ctx *c, const Addr *dest) noexcept nogil
+cdef void fwd_guest_view(Ctx *c, const Addr *guest_addr, const Addr *peer,
+                         Addr *seen) noexcept nogil
+cdef bint fwd_is_ours(const Ctx *c, const Addr *dest) noexcept nogil
+cdef bint fwd_is_dns(const Ctx *c, const Addr *addr) noexcept nogil
+cdef bint fwd_in_subnet(const Ctx *c, const Addr *addr) noexcept nogil
+cdef bint fwd_is_unicast(const Ctx *c, const Addr *dest) noexcept nogil
+cdef const Addr *fwd_gateway(const Ctx *c, const Addr *like) noexcept nogil
 cdef Forward *fwd_at(Ctx *c, uint32_t index) noexcept nogil
 cdef Forward *fwd_for_guest(Ctx *c, uint8_t proto, const Addr *guest_addr,
                             uint16_t guest_port) noexcept nogil

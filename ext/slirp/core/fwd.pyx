@@ -3,36 +3,68 @@
 from libc.string cimport memset
 
 from .ctx cimport FORWARDS_MAX
-from .wire cimport addr_eq, addr_get4, addr_is4, load_be32
+from .wire cimport (
+    addr_eq, addr_get4, addr_is4, addr_is_link_local6, addr_is_loopback6, addr_is_multicast6,
+    addr_is_zero,
+)
 
 cdef enum:
     DNS_PORT = 53
 
 
-cdef void set_loopback4(Addr *addr) noexcept nogil:
+cdef void set_loopback(Addr *addr, bint v4) noexcept nogil:
+    """127.0.0.1, or ::1."""
     memset(addr, 0, sizeof(Addr))
-    addr.b[10] = 0xFF
-    addr.b[11] = 0xFF
-    addr.b[12] = 127
     addr.b[15] = 1
+    if v4:
+        addr.b[10] = 0xFF
+        addr.b[11] = 0xFF
+        addr.b[12] = 127
 
 
 cdef bint is_loopback(const Addr *addr) noexcept nogil:
+    return addr.b[12] == 127 if addr_is4(addr) else addr_is_loopback6(addr)
+
+
+cdef bint fwd_is_gateway(const Ctx *c, const Addr *addr) noexcept nogil:
+    """One of the addresses that stand for the host itself."""
     if addr_is4(addr):
-        return addr.b[12] == 127
-    return addr.w[0] == 0 and load_be32(&addr.b[8]) == 0 and load_be32(&addr.b[12]) == 1
+        return addr_eq(addr, &c.conf.gateway4)
+    return c.conf.ip6 and (addr_eq(addr, &c.conf.gateway6) or addr_eq(addr, &c.conf.link_local6))
 
 
-cdef bint fwd_is_ours(Ctx *c, const Addr *dest) noexcept nogil:
+cdef bint fwd_is_dns(const Ctx *c, const Addr *addr) noexcept nogil:
+    """The name server's address of either family."""
+    return addr_eq(addr, &c.conf.dns4) or c.conf.ip6 and addr_eq(addr, &c.conf.dns6)
+
+
+cdef bint fwd_is_ours(const Ctx *c, const Addr *dest) noexcept nogil:
     """The gateway's or the DNS address."""
-    return addr_eq(dest, &c.conf.gateway4) or addr_eq(dest, &c.conf.dns4)
+    return fwd_is_gateway(c, dest) or fwd_is_dns(c, dest)
 
 
-cdef bint fwd_is_unicast(Ctx *c, const Addr *dest) noexcept nogil:
-    """Somebody could have that address: no loopback, no broadcast, no multicast (RFC 1122 3.2.1.3).
+cdef bint fwd_in_subnet(const Ctx *c, const Addr *addr) noexcept nogil:
+    """An address of the guest's own network, in either family."""
+    if addr_is4(addr):
+        return (addr_get4(addr) & c.conf.mask4) == c.conf.network4
+    return (c.conf.ip6 and (addr.w[0] & c.conf.mask6.w[0]) == c.conf.network6.w[0]
+            and (addr.w[1] & c.conf.mask6.w[1]) == c.conf.network6.w[1])
+
+
+cdef const Addr *fwd_gateway(const Ctx *c, const Addr *like) noexcept nogil:
+    """The gateway's address of the same family."""
+    return &c.conf.gateway4 if addr_is4(like) else &c.conf.gateway6
+
+
+cdef bint fwd_is_unicast(const Ctx *c, const Addr *dest) noexcept nogil:
+    """Somebody could have that address: no loopback, no broadcast, no multicast (RFC 1122 3.2.1.3,
+    RFC 4291 2.4).
     """
-    cdef uint32_t addr4 = addr_get4(dest)
-    cdef uint32_t host_part = addr4 & ~c.conf.mask4
+    cdef uint32_t addr4, host_part
+    if not addr_is4(dest):
+        return not (addr_is_multicast6(dest) or addr_is_zero(dest) or addr_is_loopback6(dest))
+    addr4 = addr_get4(dest)
+    host_part = addr4 & ~c.conf.mask4
     if addr4 >> 24 == 127 or addr4 >> 24 == 0 or addr4 >> 28 >= 14:
         return False
     if (addr4 & c.conf.mask4) == c.conf.network4:
@@ -44,34 +76,35 @@ cdef void fwd_route(Ctx *c, const Addr *dest, uint16_t port, Target *target) noe
     """Where a flow to `dest`:`port` goes; `target.addr` is set for the first three routes."""
     target.port = port
     target.addr = dest[0]
-    if addr_eq(dest, &c.conf.dns4) and port == DNS_PORT:
+    if fwd_is_dns(c, dest) and port == DNS_PORT:
         if c.conf.dns_enabled and c.n_dns:
             target.addr = c.dns_servers[0]
             target.route = ROUTE_DNS
         else:
             target.route = ROUTE_FORBIDDEN
     elif fwd_is_ours(c, dest):
-        set_loopback4(&target.addr)
+        set_loopback(&target.addr, addr_is4(dest))
         target.route = ROUTE_FORBIDDEN
-        if c.conf.host_loopback and addr_eq(dest, &c.conf.gateway4):
+        if c.conf.host_loopback and fwd_is_gateway(c, dest):
             target.route = ROUTE_LOOPBACK
-    elif not fwd_is_unicast(c, dest) or (addr_get4(dest) & c.conf.mask4) == c.conf.network4:
+    elif (not fwd_is_unicast(c, dest) or fwd_in_subnet(c, dest)
+          or not addr_is4(dest) and addr_is_link_local6(dest)):
         target.route = ROUTE_NOWHERE
     else:
         target.route = ROUTE_WORLD
 
 
-cdef void fwd_guest_view(Ctx *c, const Addr *peer, Addr *seen) noexcept nogil:
-    """The address under which the guest sees a client of a forwarded port: its own, or the
+cdef void fwd_guest_view(Ctx *c, const Addr *guest_addr, const Addr *peer,
+                         Addr *seen) noexcept nogil:
+    """The address under which that guest sees a client of a forwarded port: its own, or the
     gateway's for the host itself.
 
-    A client whose address the guest could not answer, since it lies in the guest's own subnet, is
-    seen as the gateway too.
+    A client whose address the guest could not answer, since it lies in the guest's own subnet, on
+    another link, or is of the other family, is seen as the gateway too.
     """
-    if (is_loopback(peer) or not addr_is4(peer)
-        or (addr_get4(peer) & c.conf.mask4) == c.conf.network4
-            or addr_get4(peer) == 0):
-        seen[0] = c.conf.gateway4
+    if (is_loopback(peer) or addr_is4(peer) != addr_is4(guest_addr) or fwd_in_subnet(c, peer)
+            or not fwd_is_unicast(c, peer) or not addr_is4(peer) and addr_is_link_local6(peer)):
+        seen[0] = fwd_gateway(c, guest_addr)[0]
     else:
         seen[0] = peer[0]
 

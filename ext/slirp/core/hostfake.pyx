@@ -183,7 +183,8 @@ cdef int fake_next_error(void *impl, int fd, HostError *error) noexcept with gil
         return 0
     memset(error, 0, sizeof(HostError))
     error.error, error.icmp_type, error.icmp_code = result[:3]
-    error.from_icmp = error.icmp_type != 0 or error.icmp_code != 0
+    error.from_icmp6 = len(result[3]) == 16 and error.icmp_type != 0
+    error.from_icmp = not error.from_icmp6 and (error.icmp_type != 0 or error.icmp_code != 0)
     addr_in(&error.peer_addr, result[3])
     error.peer_port = result[4]
     if len(result) > 5:

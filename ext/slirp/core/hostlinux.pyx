@@ -11,17 +11,18 @@ from .linux cimport (
     AF_INET, AF_INET6, CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_NXTHDR, CMSG_SPACE, EINPROGRESS,
     EINVAL, EIO, EMSGSIZE, ENOPROTOOPT, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP,
     EPOLL_CTL_ADD, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, IPPROTO_UDP,
-    IPV6_HOPLIMIT, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO, IPV6_PMTUDISC_DONT, IPV6_RECVERR,
-    IPV6_RECVHOPLIMIT, IPV6_RECVTCLASS, IPV6_TCLASS, IP_BIND_ADDRESS_NO_PORT, IP_MTU_DISCOVER,
-    IP_PKTINFO, IP_PMTUDISC_DO, IP_PMTUDISC_DONT, IP_RECVERR, IP_RECVTOS, IP_RECVTTL, IP_TOS,
-    IP_TTL, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL, MSG_TRUNC, SHUT_WR, SOCK_CLOEXEC, SOCK_DGRAM,
-    SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET, SO_DOMAIN, SO_EE_OFFENDER, SO_EE_ORIGIN_ICMP, SO_ERROR,
-    SO_LINGER, SO_TYPE, TCP_NODELAY, UDP_GRO, UDP_SEGMENT, accept4, bind, close, cmsghdr, connect,
-    epoll_ctl, epoll_event, errno, getsockopt, htons, in_pktinfo, iovec, linger, msghdr, ntohs,
+    IPV6_HOPLIMIT, IPV6_PKTINFO, IPV6_RECVPKTINFO, IPV6_V6ONLY, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO,
+    IPV6_PMTUDISC_DONT, IPV6_RECVERR, IPV6_RECVHOPLIMIT, IPV6_RECVTCLASS, IPV6_TCLASS,
+    IP_BIND_ADDRESS_NO_PORT, IP_MTU_DISCOVER, IP_PKTINFO, IP_PMTUDISC_DO, IP_PMTUDISC_DONT,
+    IP_RECVERR, IP_RECVTOS, IP_RECVTTL, IP_TOS, IP_TTL, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL,
+    MSG_TRUNC, SHUT_WR, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET, SO_DOMAIN,
+    SO_EE_OFFENDER, SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6, SO_ERROR, SO_LINGER, SO_TYPE,
+    TCP_NODELAY, UDP_GRO, UDP_SEGMENT, accept4, bind, close, cmsghdr, connect, epoll_ctl,
+    epoll_event, errno, getsockopt, htons, in6_pktinfo, in_pktinfo, iovec, linger, msghdr, ntohs,
     recvmsg, sendmsg, setsockopt, shutdown, sock_extended_err, sockaddr, sockaddr_in, sockaddr_in6,
     socket, socklen_t,
 )
-from .wire cimport Addr, addr_is4, addr_set4, load_be32
+from .wire cimport Addr, addr_is4, addr_is_zero, addr_set4, load_be32
 
 cdef enum:
     CONTROL_BYTES = 256             # room for every control message asked for
@@ -125,7 +126,9 @@ cdef int linux_watch(void *impl, int fd, uint64_t ref) noexcept nogil:
         return add(<LinuxHost *>impl, fd, ref, EPOLLIN | EPOLLOUT | EPOLLRDHUP | <uint32_t>EPOLLET)
     if getsockopt(fd, SOL_SOCKET, SO_TYPE, &kind, &n) == 0 and kind == SOCK_DGRAM:
         option(fd, IPPROTO_IP, IP_PKTINFO, 1)
+        option(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)           # each refused by the other family
         receive_options(fd, True)
+        receive_options(fd, False)
         option(fd, IPPROTO_UDP, UDP_GRO, 1)
     return add(<LinuxHost *>impl, fd, ref, EPOLLIN)
 
@@ -235,6 +238,8 @@ cdef int dgram_open(LinuxHost *host, uint64_t ref, bint v4, int protocol, const 
     if fd < 0:
         return -errno
     receive_options(fd, v4)
+    if not v4:
+        option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1)
     result = bind_outbound(host, fd, v4, peer_addr, peer_port)
     if result == 0 and peer_addr != NULL:   # the kernel takes datagrams of this peer only
         n = sockaddr_out(&sa, peer_addr, peer_port)
@@ -286,9 +291,12 @@ cdef void put_control(msghdr *msg, int level, int kind, const void *data, size_t
     msg.msg_controllen += CMSG_SPACE(n)
 
 
-cdef void put_life_and_class(msghdr *msg, const Datagram *datagram) noexcept nogil:
+cdef void put_addressing(msghdr *msg, const Datagram *datagram) noexcept nogil:
+    """The life and class that the guest gave it, and the address that it is to come from."""
     cdef bint v4 = addr_is4(&datagram.peer_addr)
     cdef int value = datagram.ttl
+    cdef in_pktinfo info
+    cdef in6_pktinfo info6
     if value:
         put_control(msg, IPPROTO_IP if v4 else IPPROTO_IPV6, IP_TTL if v4 else IPV6_HOPLIMIT,
                     &value, sizeof(value))
@@ -296,6 +304,16 @@ cdef void put_life_and_class(msghdr *msg, const Datagram *datagram) noexcept nog
     if value:
         put_control(msg, IPPROTO_IP if v4 else IPPROTO_IPV6, IP_TOS if v4 else IPV6_TCLASS,
                     &value, sizeof(value))
+    if addr_is_zero(&datagram.local_addr) or addr_is4(&datagram.local_addr) != v4:
+        return
+    if v4:
+        memset(&info, 0, sizeof(info))
+        memcpy(&info.ipi_spec_dst, &datagram.local_addr.b[12], 4)
+        put_control(msg, IPPROTO_IP, IP_PKTINFO, &info, sizeof(info))
+    else:
+        memset(&info6, 0, sizeof(info6))
+        memcpy(&info6.ipi6_addr, datagram.local_addr.b, 16)
+        put_control(msg, IPPROTO_IPV6, IPV6_PKTINFO, &info6, sizeof(info6))
 
 
 cdef ssize_t send_train_singly(int fd, msghdr *msg, const Datagram *datagram) noexcept nogil:
@@ -319,7 +337,6 @@ cdef ssize_t linux_dgram_send(void *impl, int fd, const Datagram *datagram) noex
     cdef SockAddr sa
     cdef msghdr msg
     cdef iovec iov
-    cdef in_pktinfo info
     cdef size_t without_segment
     cdef ssize_t result
     memset(&msg, 0, sizeof(msg))
@@ -330,11 +347,7 @@ cdef ssize_t linux_dgram_send(void *impl, int fd, const Datagram *datagram) noex
     msg.msg_name = &sa
     msg.msg_namelen = sockaddr_out(&sa, &datagram.peer_addr, datagram.peer_port)
     msg.msg_control = control
-    put_life_and_class(&msg, datagram)
-    if datagram.local_addr.w[1] and addr_is4(&datagram.local_addr):
-        memset(&info, 0, sizeof(info))
-        memcpy(&info.ipi_spec_dst, &datagram.local_addr.b[12], 4)
-        put_control(&msg, IPPROTO_IP, IP_PKTINFO, &info, sizeof(info))
+    put_addressing(&msg, datagram)
     without_segment = msg.msg_controllen
     if datagram.segment_bytes:
         put_control(&msg, IPPROTO_UDP, UDP_SEGMENT, &datagram.segment_bytes, sizeof(uint16_t))
@@ -361,8 +374,10 @@ cdef void take_control(msghdr *msg, Datagram *datagram) noexcept nogil:
         elif cmsg.cmsg_level == IPPROTO_IP and cmsg.cmsg_type == IP_PKTINFO:
             addr_set4(&datagram.local_addr,
                       <uint8_t *>&(<in_pktinfo *>CMSG_DATA(cmsg)).ipi_spec_dst)
+        elif cmsg.cmsg_level == IPPROTO_IPV6 and cmsg.cmsg_type == IPV6_PKTINFO:
+            memcpy(datagram.local_addr.b, &(<in6_pktinfo *>CMSG_DATA(cmsg)).ipi6_addr, 16)
         elif (cmsg.cmsg_level == IPPROTO_IP and cmsg.cmsg_type == IP_TTL
-                or cmsg.cmsg_level == IPPROTO_IPV6 and cmsg.cmsg_type == IPV6_HOPLIMIT):
+              or cmsg.cmsg_level == IPPROTO_IPV6 and cmsg.cmsg_type == IPV6_HOPLIMIT):
             memcpy(&value, CMSG_DATA(cmsg), sizeof(value))
             datagram.ttl = <uint8_t>value
         elif cmsg.cmsg_level == IPPROTO_IP and cmsg.cmsg_type == IP_TOS:
@@ -427,12 +442,12 @@ cdef int linux_next_error(void *impl, int fd, HostError *error) noexcept nogil:
                 or cmsg.cmsg_level == IPPROTO_IPV6 and cmsg.cmsg_type == IPV6_RECVERR):
             ee = <sock_extended_err *>CMSG_DATA(cmsg)
             error.error = <int>ee.ee_errno
-            # ICMPv6 numbers its messages otherwise; its errno says enough
             error.from_icmp = ee.ee_origin == SO_EE_ORIGIN_ICMP
+            error.from_icmp6 = ee.ee_origin == SO_EE_ORIGIN_ICMP6
             error.icmp_type = ee.ee_type
             error.icmp_code = ee.ee_code
             error.mtu = ee.ee_info if ee.ee_errno == EMSGSIZE else 0
-            if error.from_icmp:
+            if error.from_icmp or error.from_icmp6:
                 sockaddr_in_(<const SockAddr *>SO_EE_OFFENDER(ee), &error.offender_addr)
         cmsg = CMSG_NXTHDR(&msg, cmsg)
     return 1

@@ -48,7 +48,8 @@ cdef struct HostError:              # an ICMP error, or a local one, about somet
     int error                       # errno
     uint8_t icmp_type               # 0, 0 when the host knew by itself
     uint8_t icmp_code
-    bint from_icmp              # of IPv4; the type and code are its
+    bint from_icmp              # the type and code are ICMP's
+    bint from_icmp6             # or ICMPv6's
     uint32_t mtu                    # EMSGSIZE: the path's
     Addr peer_addr                  # where the offending datagram was sent to
     uint16_t peer_port

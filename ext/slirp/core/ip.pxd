@@ -1,10 +1,10 @@
 # cython: language_level=3
-"""IP: parse and check what the guest sends, build what goes back (RFC 791, 1122 3.2).
+"""IP of both families: what the link said of a frame, what goes back (RFC 791, 8200, 1122 3.2).
 
-`ip4_parse` trusts nothing: afterwards `payload_bytes` lie in the frame and every field is checked.
-Frames to the guest are built behind HEADROOM_BYTES of room: `ip_output` writes the virtio, Ethernet
-and IP headers into one buffer whose upper-layer header the caller has filled, and hands the pieces
-to the link.
+ip4.pyx and ip6.pyx parse. Frames to the guest are built behind HEADROOM_BYTES of room: `ip_output`
+writes the virtio, Ethernet and IP headers into one buffer whose upper-layer header the caller has
+filled, and hands the pieces to the link; the family is that of the addresses. What is larger than
+the MTU, and no train for the link to cut, leaves in fragments.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -33,8 +33,7 @@ cdef struct OutFrame:
     bint no_csum                    # the checksum is in place already (ICMP)
 
 
-cdef Drop ip4_parse(Ctx *c, const VnetHdr *vnet, const uint8_t *p, uint32_t n,
-                    IpHdr *ip) noexcept nogil
+cdef Drop ip_check_vnet(const VnetHdr *vnet, IpHdr *ip) noexcept nogil
 cdef int ip_output(Ctx *c, OutFrame *out) noexcept nogil
 cdef bint ip_csum_ok(const IpHdr *ip, uint32_t n) noexcept nogil
 cdef const uint8_t *neigh_lookup(Ctx *c, const Addr *addr) noexcept nogil

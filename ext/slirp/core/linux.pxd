@@ -124,7 +124,7 @@ cdef extern from "<netinet/in.h>" nogil:
         IP_RECVERR, IP_PKTINFO, IP_RECVTTL, IP_TTL, IPV6_RECVERR, IPV6_RECVPKTINFO, IPV6_PKTINFO
         IP_MTU_DISCOVER, IP_PMTUDISC_DO, IP_PMTUDISC_DONT, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO
         IPV6_PMTUDISC_DONT, IP_TOS, IP_RECVTOS, IP_BIND_ADDRESS_NO_PORT
-        IPV6_TCLASS, IPV6_RECVTCLASS, IPV6_HOPLIMIT, IPV6_RECVHOPLIMIT
+        IPV6_TCLASS, IPV6_RECVTCLASS, IPV6_HOPLIMIT, IPV6_RECVHOPLIMIT, IPV6_V6ONLY
     uint16_t htons(uint16_t value)
     uint16_t ntohs(uint16_t value)
 
@@ -145,4 +145,4 @@ cdef extern from "<linux/errqueue.h>" nogil:
         uint32_t ee_info
     sockaddr *SO_EE_OFFENDER(sock_extended_err *ee)
     enum:
-        SO_EE_ORIGIN_ICMP
+        SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6

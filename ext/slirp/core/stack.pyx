@@ -12,35 +12,44 @@ from .blocks cimport pool_destroy, pool_init
 from .conn cimport FLOW_FREE, FLOW_PING, FLOW_TCP, Flow
 from .ctx cimport DNS_MAX, FORWARDS_MAX, Forward, touch
 from .flow cimport SLAB_FLOWS, flow_at, flow_by_handle, flows_destroy, flows_init
-from .fwd cimport fwd_at, fwd_is_ours
+from .frag cimport frag_clear, frag_count, frag_done, frag_input, frag_pop_expired
+from .fwd cimport fwd_at, fwd_in_subnet, fwd_is_ours
 from .hostops cimport REF_FORWARD, Host, ref_make
-from .icmp cimport (
-    ICMP_FRAG_NEEDED, ICMP_PROTO_UNREACHABLE, ICMP_TIME_EXCEEDED, ICMP_UNREACHABLE, icmp_error,
-    icmp_input, ping_on_host_event, ping_on_timer,
+from .icmp cimport icmp_beyond_scope, icmp_error, icmp_problem
+from .icmp6 cimport (
+    ICMP6_PACKET_TOO_BIG, ICMP_FRAG_NEEDED, ICMP_PROTO_UNREACHABLE, ICMP_REASSEMBLY_TIMEOUT,
+    ICMP_TIME_EXCEEDED, ICMP_UNREACHABLE,
 )
-from .ip cimport ip4_parse, neigh_learn
+from .ip cimport neigh_learn
+from .ip4 cimport ip4_parse
+from .ip6 cimport ip6_parse, ip6_walk
 from .linux cimport getrandom
+from .ndp cimport ndp_input, ndp_is_ours
+from .ping cimport ping_input, ping_on_host_event, ping_on_timer
 from .siphash cimport SipKey
 from .stats cimport (
     CTR_BYTES_FROM_GUEST, CTR_FRAMES_FROM_GUEST, CTR_HOST_STALE_EVENTS, DROP_ETH_NOT_FOR_US,
-    DROP_ETH_TRUNCATED, DROP_ETH_TYPE_UNKNOWN, DROP_ICMP_TYPE_UNKNOWN, DROP_IP4_BAD_DESTINATION,
-    DROP_IP4_PROTO_UNKNOWN, DROP_IP4_TTL_EXPIRED, DROP_NONE, DROP_VNET_MALFORMED, Drop, stats_add,
+    DROP_ETH_TRUNCATED, DROP_ETH_TYPE_UNKNOWN, DROP_FRAG_MALFORMED, DROP_ICMP_TYPE_UNKNOWN,
+    DROP_IP4_BAD_DESTINATION, DROP_IP4_PROTO_UNKNOWN, DROP_IP4_TTL_EXPIRED,
+    DROP_IP6_BAD_DESTINATION, DROP_IP6_BAD_SOURCE, DROP_IP6_DISABLED, DROP_IP6_HOP_LIMIT_EXPIRED,
+    DROP_IP6_PROTO_UNKNOWN, DROP_IP6_SCOPE, DROP_NONE, DROP_VNET_MALFORMED, Drop, stats_add,
     stats_as_dict, stats_count,
 )
 from .tcp cimport tcp_end
 from .tcp_host cimport (
     SERVICE_FREED, SERVICE_MORE, Service, tcp_on_accept, tcp_on_host_event, tcp_service,
 )
-from .tcp_in cimport tcp_fragmentation_needed, tcp_input
+from .tcp_in cimport tcp_input, tcp_packet_too_big
 from .tcp_timer cimport tcp_on_timer
 from .timers cimport TimerNode, timers_init, timers_next, timers_pop
 from .udp cimport (
     udp_forget_forward, udp_input, udp_on_forward_event, udp_on_host_event, udp_on_timer,
 )
 from .wire cimport (
-    ETH_ALEN, ETH_HLEN, ETH_P_ARP, ETH_P_IP, IP_PROTO_ICMP, IP_PROTO_TCP, IP_PROTO_UDP,
-    VNET_GSO_NONE, VNET_GSO_ECN, VNET_HLEN, Addr, IpHdr, VnetHdr,
-    addr_get4, addr_is4, addr_set4, load_be16, load_be32, vnet_parse,
+    ETH_ALEN, ETH_HLEN, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, IP6_MTU_MIN, IP_PROTO_ICMP, IP_PROTO_ICMP6,
+    IP_PROTO_TCP, IP_PROTO_UDP, VNET_GSO_NONE, VNET_GSO_ECN, VNET_HLEN, Addr, IpHdr, VnetHdr,
+    addr_is4, addr_is_link_local6, addr_is_multicast6, addr_is_zero, addr_set4, load_be16,
+    load_be32, vnet_parse,
 )
 
 # By the values of FlowKind (conn.pxd), TcpState and HostState (tcp.pxd).
@@ -66,6 +75,33 @@ cdef bint for_us(Ctx *c, const uint8_t *eth) noexcept nogil:
     return True
 
 
+cdef Drop ip_dispatch(Ctx *c, IpHdr *ip) noexcept nogil:
+    """A whole datagram for somebody: to whom its protocol belongs."""
+    cdef Drop d
+    if ip.ttl <= 1 and not fwd_is_ours(c, &ip.dst):     # to everybody else we are a router
+        if ip.ttl == 1:
+            icmp_error(c, ip, ICMP_TIME_EXCEEDED, 0)
+        return DROP_IP6_HOP_LIMIT_EXPIRED if ip.v6 else DROP_IP4_TTL_EXPIRED
+    if ip.proto == IP_PROTO_TCP:
+        return tcp_input(c, ip)
+    if ip.proto == IP_PROTO_UDP:
+        return udp_input(c, ip)
+    if ip.proto == (IP_PROTO_ICMP6 if ip.v6 else IP_PROTO_ICMP):
+        d = ping_input(c, ip)               # has checked it
+        if d == DROP_ICMP_TYPE_UNKNOWN and is_too_big(ip):
+            return tcp_packet_too_big(c, ip)
+        return d
+    icmp_error(c, ip, ICMP_UNREACHABLE, ICMP_PROTO_UNREACHABLE)
+    return DROP_IP6_PROTO_UNKNOWN if ip.v6 else DROP_IP4_PROTO_UNKNOWN
+
+
+cdef bint is_too_big(const IpHdr *ip) noexcept nogil:
+    """A router of the guest's could not pass a datagram of ours on."""
+    if ip.v6:
+        return ip.payload[0] == ICMP6_PACKET_TOO_BIG
+    return ip.payload[0] == ICMP_UNREACHABLE and ip.payload[1] == ICMP_FRAG_NEEDED
+
+
 cdef Drop ip4_input(Ctx *c, const VnetHdr *vnet, const uint8_t *p, uint32_t n,
                     bint to_group) noexcept nogil:
     """A datagram; `to_group`: its frame was for a group, where nothing of ours is to be found (RFC
@@ -77,24 +113,57 @@ cdef Drop ip4_input(Ctx *c, const VnetHdr *vnet, const uint8_t *p, uint32_t n,
         return d
     if to_group:
         return DROP_IP4_BAD_DESTINATION
-    if (addr_get4(&ip.src) & c.conf.mask4) == c.conf.network4:
+    if fwd_in_subnet(c, &ip.src):
         neigh_learn(c, &ip.src, c.frame_mac)
-    if ip.ttl <= 1 and not fwd_is_ours(c, &ip.dst):     # to everybody else we are a router
-        if ip.ttl == 1:
-            icmp_error(c, &ip, ICMP_TIME_EXCEEDED, 0)
-        return DROP_IP4_TTL_EXPIRED
-    if ip.proto == IP_PROTO_TCP:
-        return tcp_input(c, &ip)
-    if ip.proto == IP_PROTO_UDP:
-        return udp_input(c, &ip)
-    if ip.proto == IP_PROTO_ICMP:
-        d = icmp_input(c, &ip)              # has checked it
-        if (d == DROP_ICMP_TYPE_UNKNOWN and ip.payload[0] == ICMP_UNREACHABLE
-                and ip.payload[1] == ICMP_FRAG_NEEDED):
-            return tcp_fragmentation_needed(c, &ip)
-        return d
-    icmp_error(c, &ip, ICMP_UNREACHABLE, ICMP_PROTO_UNREACHABLE)
-    return DROP_IP4_PROTO_UNKNOWN
+    if not ip.fragment:
+        return ip_dispatch(c, &ip)
+    d = frag_input(c, &ip)
+    if d == DROP_NONE and not ip.fragment:
+        d = ip_dispatch(c, &ip)
+        frag_done(c)
+    return d
+
+
+cdef Drop ip6_deliver(Ctx *c, IpHdr *ip, bint to_group) noexcept nogil:
+    """A whole datagram: for a group, from the link, or for anybody."""
+    if ndp_is_ours(ip):
+        return ndp_input(c, ip)
+    if addr_is_zero(&ip.src):
+        return DROP_IP6_BAD_SOURCE
+    if to_group or addr_is_multicast6(&ip.dst):
+        return DROP_IP6_BAD_DESTINATION
+    if fwd_in_subnet(c, &ip.src) or addr_is_link_local6(&ip.src):
+        neigh_learn(c, &ip.src, c.frame_mac)
+    if addr_is_link_local6(&ip.src) and not addr_is_link_local6(&ip.dst) and not fwd_is_ours(
+            c, &ip.dst):
+        icmp_beyond_scope(c, ip)
+        return DROP_IP6_SCOPE
+    return ip_dispatch(c, ip)
+
+
+cdef Drop ip6_input(Ctx *c, const VnetHdr *vnet, const uint8_t *p, uint32_t n,
+                    bint to_group) noexcept nogil:
+    """A datagram of IPv6; what is wrong with its headers is told where RFC 8200 wants it."""
+    cdef IpHdr ip
+    cdef Drop d
+    if not c.conf.ip6:
+        return DROP_IP6_DISABLED
+    ip.problem_code = -1
+    d = ip6_parse(c, vnet, p, n, &ip)
+    if d == DROP_NONE and ip.fragment:
+        d = frag_input(c, &ip)
+        if d == DROP_NONE and ip.fragment:
+            return DROP_NONE                        # the rest has still to come
+        if d == DROP_NONE:
+            d = ip6_walk(&ip)
+            if d == DROP_NONE and ip.fragment:      # a piece within a whole
+                d = DROP_FRAG_MALFORMED
+    if d == DROP_NONE:
+        d = ip6_deliver(c, &ip, to_group)
+    elif ip.problem_code >= 0:
+        icmp_problem(c, &ip)
+    frag_done(c)
+    return d
 
 
 cdef Drop eth_input(Ctx *c, const uint8_t *frame, uint32_t n) noexcept nogil:
@@ -119,6 +188,8 @@ cdef Drop eth_input(Ctx *c, const uint8_t *frame, uint32_t n) noexcept nogil:
     ethertype = load_be16(eth + 12)
     if ethertype == ETH_P_IP:
         return ip4_input(c, &vnet, eth + ETH_HLEN, n - ETH_HLEN, eth[0] & 1)
+    if ethertype == ETH_P_IPV6:
+        return ip6_input(c, &vnet, eth + ETH_HLEN, n - ETH_HLEN, eth[0] & 1)
     if ethertype == ETH_P_ARP:
         return arp_input(c, eth + ETH_HLEN, n - ETH_HLEN)
     return DROP_ETH_TYPE_UNKNOWN
@@ -158,13 +229,23 @@ cdef void stack_host_event(Ctx *c, uint64_t ref, uint32_t events) noexcept nogil
         udp_on_host_event(c, flow, events)
 
 
+cdef void reassembly_expired(Ctx *c) noexcept nogil:
+    """RFC 792, RFC 4443 3.3: whoever sent the first piece is told that the rest did not come."""
+    cdef IpHdr ip
+    while frag_pop_expired(c, &ip):
+        icmp_error(c, &ip, ICMP_TIME_EXCEEDED, ICMP_REASSEMBLY_TIMEOUT)
+        frag_done(c)
+
+
 cdef void stack_run_timers(Ctx *c) noexcept nogil:
     """Whatever is due at now_us."""
     cdef TimerNode *node = timers_pop(&c.timers, c.now_us)
     cdef Flow *flow
     while node != NULL:
         flow = <Flow *>node
-        if flow.kind == FLOW_TCP:
+        if node == &c.frag_timer:
+            reassembly_expired(c)
+        elif flow.kind == FLOW_TCP:
             tcp_on_timer(c, flow)
         elif flow.kind == FLOW_PING:
             ping_on_timer(c, flow)
@@ -229,13 +310,14 @@ cdef void stack_destroy(Ctx *c) noexcept nogil:
             tcp_end(c, flow, not (flow.body.tcp.fin_received and flow.body.tcp.rq.length == 0))
         elif flow.kind != FLOW_FREE and flow.fd >= 0:
             c.host.close(c.host.impl, flow.fd)
+    frag_clear(c)
     flows_destroy(&c.flows)
     pool_destroy(&c.pool)
     free(c.forwards)
     c.forwards = NULL
 
 
-cdef int stack_add_forward(Ctx *c, uint8_t proto, int fd, const uint8_t *guest4,
+cdef int stack_add_forward(Ctx *c, uint8_t proto, int fd, const Addr *guest_addr,
                            uint16_t guest_port) noexcept nogil:
     """Let a listening, or bound, socket lead to a port of the guest; the stack owns it then. An
     index, or -errno.
@@ -251,7 +333,7 @@ cdef int stack_add_forward(Ctx *c, uint8_t proto, int fd, const uint8_t *guest4,
             return result
         forward.fd = fd
         forward.proto = proto
-        addr_set4(&forward.guest_addr, guest4)
+        forward.guest_addr = guest_addr[0]
         forward.guest_port = guest_port
         return i
     return -ENOSPC
@@ -316,6 +398,7 @@ cdef void take_addr6(Addr *addr, bytes wire) except *:
 cdef void configure6(Ctx *c, dict settings) except *:
     """The IPv6 half, where `network6` is given."""
     cdef int prefix = settings["prefix_len6"]
+    cdef int i
     if not 1 <= prefix <= 126:
         raise ValueError("an IPv6 prefix has 1 to 126 bits")
     take_addr6(&c.conf.network6, settings["network6"])
@@ -323,12 +406,17 @@ cdef void configure6(Ctx *c, dict settings) except *:
     take_addr6(&c.conf.dns6, settings["dns6"])
     take_addr6(&c.conf.guest6, settings["guest6"])
     take_addr6(&c.conf.link_local6, GATEWAY_LINK_LOCAL)
-    c.conf.prefix_len6 = prefix
+    if settings["mtu"] < IP6_MTU_MIN:
+        raise ValueError("IPv6 needs an MTU of 1280 bytes")
+    for i in range(16):
+        c.conf.mask6.b[i] = <uint8_t>(0xFF00 >> min(max(prefix - 8 * i, 0), 8))
+    for i in range(2):
+        c.conf.network6.w[i] &= c.conf.mask6.w[i]
     c.conf.ip6 = True
 
 
 cdef void stack_take_addr(Addr *addr, bytes wire) except *:
-    """An address of the host's side, of either family."""
+    """An address of either family; IPv4's mapped form is IPv4."""
     if len(wire) == 4:
         addr_set4(addr, <const uint8_t *><const char *>wire)
     elif len(wire) == 16:
@@ -464,20 +552,25 @@ cdef int stack_forward(Ctx *c, str proto, int fd, bytes guest_addr, uint16_t gue
     refuses.
     """
     cdef int index
-    if proto not in ("tcp", "udp") or len(guest_addr) != 4 or guest_port == 0:
-        raise ValueError("proto is tcp or udp, the guest's address has 4 bytes, its port is not 0")
-    index = stack_add_forward(c, IP_PROTO_TCP if proto == "tcp" else IP_PROTO_UDP, fd,
-                              <const uint8_t *><const char *>guest_addr, guest_port)
+    cdef Addr guest
+    if proto not in ("tcp", "udp") or guest_port == 0:
+        raise ValueError("proto is tcp or udp, and the guest's port is not 0")
+    stack_take_addr(&guest, guest_addr)
+    index = stack_add_forward(c, IP_PROTO_TCP if proto == "tcp" else IP_PROTO_UDP, fd, &guest,
+                              guest_port)
     if index < 0:
         raise OSError(-index, strerror(-index).decode())
     return index + 1
 
 
 cdef dict stack_stats(Ctx *c):
-    """Counters by name, and gauges: flows, timers, blocks of memory in use, bytes of a flow."""
+    """Counters by name, and gauges: flows, timers, blocks of memory in use, bytes of a flow,
+    datagrams in pieces.
+    """
     cdef dict out = stats_as_dict(&c.stats)
     out["flows"] = c.flows.n_flows
     out["timers"] = c.timers.armed
     out["buffer_blocks"] = c.pool.used_blocks
     out["flow_bytes"] = sizeof(Flow)
+    out["reassemblies"] = frag_count(c)
     return out

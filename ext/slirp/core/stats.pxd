@@ -17,7 +17,7 @@ cpdef enum Drop:
     DROP_ARP_NOT_FOR_US                 # asks for, or announces, an address that is not ours
     DROP_IP4_MALFORMED                  # version, lengths or options do not fit the frame
     DROP_IP4_BAD_CHECKSUM
-    DROP_IP4_FRAGMENT
+    DROP_IP4_TINY_FRAGMENT              # RFC 1858: the first hides its TCP header from filters
     DROP_IP4_SOURCE_ROUTE               # RFC 7126 4.3: options that route are refused
     DROP_IP4_BAD_SOURCE                 # RFC 1122 3.2.1.3: broadcast, multicast, loopback, or one
                                         # of our own addresses
@@ -25,6 +25,23 @@ cpdef enum Drop:
                                         # subnet
     DROP_IP4_TTL_EXPIRED                # RFC 1812 5.3.1: answered with time exceeded
     DROP_IP4_PROTO_UNKNOWN
+    DROP_IP6_DISABLED                   # the network is IPv4 only
+    DROP_IP6_MALFORMED                  # version or lengths do not fit the frame
+    DROP_IP6_BAD_SOURCE                 # multicast, loopback, IPv4-mapped, or one of ours
+    DROP_IP6_BAD_DESTINATION            # loopback, IPv4-mapped, unspecified, unused in the prefix,
+                                        # or a group that we are not in
+    DROP_IP6_SCOPE                      # RFC 4007 9: a link-local source is for the link alone
+    DROP_IP6_HOP_LIMIT_EXPIRED          # answered with time exceeded
+    DROP_IP6_BAD_EXTENSION              # an extension header: answered with parameter problem
+                                        # where due
+    DROP_IP6_PROTO_UNKNOWN
+    DROP_IP6_NO_NEXT_HEADER             # RFC 8200 4.7: nothing follows
+    DROP_FRAG_MALFORMED                 # its length or place cannot be
+    DROP_FRAG_OVERLAP                   # RFC 5722: and with it the whole datagram
+    DROP_FRAG_DUPLICATE
+    DROP_FRAG_FULL                      # more pieces, or more memory, than may be
+    DROP_NDP_MALFORMED
+    DROP_NDP_NOT_FOR_US
     DROP_ICMP_MALFORMED
     DROP_ICMP_BAD_CHECKSUM
     DROP_ICMP_TYPE_UNKNOWN
@@ -77,6 +94,10 @@ cpdef enum Counter:
     CTR_TIME_WAIT_RECYCLED              # RFC 9293 3.6.1: a new SYN took the place
     CTR_ICMP_ERRORS_SENT
     CTR_ICMP_ERRORS_LIMITED
+    CTR_FRAGS_REASSEMBLED               # datagrams
+    CTR_FRAGS_TIMED_OUT                 # datagrams whose rest did not come
+    CTR_FRAGS_EVICTED                   # datagrams that gave way to newer ones
+    CTR_FRAGS_SENT                      # pieces of datagrams larger than the MTU
     CTR_FORWARDS_ACCEPTED
     CTR_COUNT
 

@@ -83,6 +83,7 @@ cdef enum:
     TCP_CWR = 0x80
 
     TCP_MSS_DEFAULT = 536                   # RFC 9293 3.7.1, IPv4
+    TCP_MSS_DEFAULT6 = 1220                 # and IPv6
     TCP_MSS_MIN = 48                        # a smaller one is taken for this: nobody makes us send
                                             # a header per byte
     TCP_WSCALE_MAX = 14                     # RFC 7323 2.3
@@ -100,7 +101,7 @@ cdef enum:
     TCP_RETRIES_MAX = 10                    # R2: over 100 s in all (RFC 1122 4.2.3.5)
     TCP_DELACK_US = 10000                   # RFC 1122 4.2.3.2: below 500 ms
     TCP_CWND_OPEN = 0x7FFFFFFF              # no loss seen: the guest's window alone bounds us
-    TCP_GSO_MAX_BYTES = 65535 - 20 - 60     # payload of one unsegmented frame
+    TCP_GSO_MAX_BYTES = 65535 - 60          # of one unsegmented frame: IP header and payload
     TCP_CONNECT_TIMEOUT_US = 130000000      # as long as the host's own connect() tries
     TCP_HANDSHAKE_TIMEOUT_US = 75000000     # our SYN-ACK waits for its ACK so long at most
     TCP_TIME_WAIT_US = 10000000

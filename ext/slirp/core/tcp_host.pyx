@@ -15,7 +15,8 @@ from .linux cimport EAGAIN, ECONNREFUSED, EINPROGRESS, EMFILE, ETIMEDOUT, iovec
 from .stats cimport CTR_FORWARDS_ACCEPTED, CTR_TCP_CONNECT_FAILED, stats_count
 from .tcp cimport (
     HOST_CLOSED, HOST_CONNECTING, HOST_OPEN, TCP_CLOSED, TCP_CLOSE_WAIT, TCP_CWND_OPEN,
-    TCP_DELACK_US, TCP_ESTABLISHED, TCP_HANDSHAKE_TIMEOUT_US, TCP_MSS_DEFAULT, TCP_RTO_INITIAL_US,
+    TCP_DELACK_US, TCP_ESTABLISHED, TCP_HANDSHAKE_TIMEOUT_US, TCP_MSS_DEFAULT, TCP_MSS_DEFAULT6,
+    TCP_RTO_INITIAL_US,
     TCP_SYN_SENT, TCP_TIME_WAIT, tcp_close_host, tcp_end, tcp_free, tcp_set_state,
     tcp_shed_half_open, tcp_window_shift,
 )
@@ -24,7 +25,7 @@ from .tcp_out cimport (
 )
 from .tcp_recv cimport tcp_flush_to_host
 from .tcp_timer cimport tcp_arm
-from .wire cimport ETH_ALEN, IP_PROTO_TCP, Addr
+from .wire cimport ETH_ALEN, IP_PROTO_TCP, Addr, addr_is4
 
 cdef enum:
     PULL_BYTES = 262144             # read from a host socket at once
@@ -102,7 +103,7 @@ cdef bint open_to_guest(Ctx *c, Forward *forward, int fd, const Addr *peer,
     memset(&key, 0, sizeof(FlowKey))
     key.guest_addr = forward.guest_addr
     key.guest_port = forward.guest_port
-    fwd_guest_view(c, peer, &key.dest_addr)
+    fwd_guest_view(c, &key.guest_addr, peer, &key.dest_addr)
     key.dest_port = peer_port
     key.proto = IP_PROTO_TCP
     # Two clients behind one address, the gateway's: another port will do
@@ -120,7 +121,7 @@ cdef bint open_to_guest(Ctx *c, Forward *forward, int fd, const Addr *peer,
     memcpy(flow.guest_mac, neigh_lookup(c, &key.guest_addr), ETH_ALEN)
     t.host_state = HOST_OPEN
     t.writable = True
-    t.snd_mss = TCP_MSS_DEFAULT
+    t.snd_mss = TCP_MSS_DEFAULT if addr_is4(&key.guest_addr) else TCP_MSS_DEFAULT6
     t.rto_us = TCP_RTO_INITIAL_US
     t.cwnd = TCP_CWND_OPEN
     t.ssthresh = TCP_CWND_OPEN

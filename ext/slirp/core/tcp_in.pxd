@@ -10,4 +10,4 @@ from .wire cimport IpHdr
 
 
 cdef Drop tcp_input(Ctx *c, const IpHdr *ip) noexcept nogil
-cdef Drop tcp_fragmentation_needed(Ctx *c, const IpHdr *ip) noexcept nogil
+cdef Drop tcp_packet_too_big(Ctx *c, const IpHdr *ip) noexcept nogil

@@ -7,25 +7,26 @@ from .blocks cimport queue_clear, queue_consume
 from .conn cimport FLOW_TCP, Flow, FlowKey, TcpConn
 from .ctx cimport touch
 from .flow cimport LRU_HALF_OPEN, LRU_TIME_WAIT, flow_alloc, flow_handle, flow_lookup
-from .fwd cimport ROUTE_FORBIDDEN, ROUTE_NOWHERE, Target, fwd_route
+from .fwd cimport ROUTE_FORBIDDEN, ROUTE_NOWHERE, Target, fwd_nowhere, fwd_route
 from .hostops cimport OPTION_TOS, REF_FLOW, ref_make
-from .icmp cimport ICMP_HOST_UNREACHABLE, ICMP_UNREACHABLE, icmp_error
+from .icmp cimport icmp_error
+from .icmp6 cimport ICMP_HOST_UNREACHABLE, ICMP_UNREACHABLE
 from .ip cimport ip_csum_ok
 from .linux cimport EMFILE, ENFILE, ENOBUFS, ENOMEM
 from .seq cimport seq_gt, seq_in, seq_le, seq_lt, seq_max
 from .stats cimport (
-    CTR_TIME_WAIT_RECYCLED, DROP_FLOWS_FULL, DROP_ICMP_MALFORMED,
-    DROP_IP4_BAD_DESTINATION, DROP_NONE, DROP_TCP_ACK_TOO_NEW, DROP_TCP_ACK_TOO_OLD,
-    DROP_TCP_BAD_CHECKSUM, DROP_TCP_CONNECTING, DROP_TCP_FORBIDDEN, DROP_TCP_HOST_REFUSED,
-    DROP_TCP_NO_ACK, DROP_TCP_NO_CONNECTION, DROP_TCP_OUT_OF_WINDOW, DROP_TCP_PAWS,
-    DROP_TCP_RST_CHALLENGED, DROP_TCP_RST_OUT_OF_WINDOW, DROP_TCP_SYN_CHALLENGED, stats_count,
+    CTR_TIME_WAIT_RECYCLED, DROP_FLOWS_FULL, DROP_ICMP_MALFORMED, DROP_NONE, DROP_TCP_ACK_TOO_NEW,
+    DROP_TCP_ACK_TOO_OLD, DROP_TCP_BAD_CHECKSUM, DROP_TCP_CONNECTING, DROP_TCP_FORBIDDEN,
+    DROP_TCP_HOST_REFUSED, DROP_TCP_NO_ACK, DROP_TCP_NO_CONNECTION, DROP_TCP_OUT_OF_WINDOW,
+    DROP_TCP_PAWS, DROP_TCP_RST_CHALLENGED, DROP_TCP_RST_OUT_OF_WINDOW, DROP_TCP_SYN_CHALLENGED,
+    stats_count,
 )
 from .tcp cimport (
     HOST_CLOSED, HOST_CONNECTING, TCP_ACK, TCP_CLOSED, TCP_CLOSE_WAIT, TCP_CLOSING, TCP_CWND_OPEN,
     TCP_ESTABLISHED, TCP_FIN, TCP_FIN_WAIT_1, TCP_FIN_WAIT_2, TCP_LAST_ACK, TCP_MSS_DEFAULT,
-    TCP_MSS_MIN, TCP_PAWS_IDLE_S, TCP_RST, TCP_RTO_INITIAL_US, TCP_RTO_MAX_US, TCP_RTO_UNTIMED_US,
-    TCP_SYN, TCP_SYN_RCVD, TCP_SYN_SENT, TCP_TIME_WAIT, tcp_end, tcp_set_state, tcp_shed_half_open,
-    tcp_unhash, tcp_window_shift,
+    TCP_MSS_DEFAULT6, TCP_MSS_MIN, TCP_PAWS_IDLE_S, TCP_RST, TCP_RTO_INITIAL_US, TCP_RTO_MAX_US,
+    TCP_RTO_UNTIMED_US, TCP_SYN, TCP_SYN_RCVD, TCP_SYN_SENT, TCP_TIME_WAIT, tcp_end, tcp_set_state,
+    tcp_shed_half_open, tcp_unhash, tcp_window_shift,
 )
 from .tcp_host cimport tcp_connect_failed
 from .tcp_out cimport (
@@ -36,8 +37,8 @@ from .tcp_sack cimport tcp_dup_ack, tcp_recovery_ack, tcp_sack_update
 from .tcp_timer cimport tcp_rto_reset, tcp_rtt_sample
 from .tcp_wire cimport Segment, segment_parse
 from .wire cimport (
-    ETH_ALEN, ICMP_HLEN, IP4_HLEN, IP4_MTU_MIN, IP_PROTO_TCP, TCP_HLEN, TOS_DSCP, IpHdr, addr_set4,
-    load_be16, load_be32, usec_t,
+    ETH_ALEN, ICMP_HLEN, IP4_HLEN, IP4_MTU_MIN, IP6_HLEN, IP6_MTU_MIN, IP_PROTO_TCP, TCP_HLEN,
+    TOS_DSCP, IpHdr, addr_set4, ip_hlen, load_be16, load_be32, usec_t,
 )
 
 
@@ -47,8 +48,11 @@ cdef void take_syn_options(Ctx *c, TcpConn *t, const Segment *seg) noexcept nogi
     """What a SYN of the guest's settles: MSS (RFC 6691), and what both sides know of RFC 7323 and
     2018.
     """
-    cdef uint32_t mss = seg.mss if seg.mss else TCP_MSS_DEFAULT
-    t.snd_mss = <uint16_t>min(max(mss, <uint32_t>TCP_MSS_MIN), c.conf.mtu - IP4_HLEN - TCP_HLEN)
+    cdef uint32_t mss = TCP_MSS_DEFAULT6 if seg.ip.v6 else TCP_MSS_DEFAULT
+    if seg.mss:
+        mss = seg.mss
+    t.snd_mss = <uint16_t>min(max(mss, <uint32_t>TCP_MSS_MIN),
+                              c.conf.mtu - ip_hlen(&seg.ip.dst) - TCP_HLEN)
     t.snd_wind_shift = <uint8_t>seg.wscale if seg.wscale >= 0 else 0
     t.rcv_wind_shift = tcp_window_shift(c.conf.tcp_buffer_bytes) if seg.wscale >= 0 else 0
     t.sack_ok = seg.sack_permitted
@@ -99,7 +103,7 @@ cdef Drop tcp_accept_syn(Ctx *c, const FlowKey *key, const Segment *seg) noexcep
     fwd_route(c, &key.dest_addr, key.dest_port, &target)
     if target.route == ROUTE_NOWHERE:
         icmp_error(c, seg.ip, ICMP_UNREACHABLE, ICMP_HOST_UNREACHABLE)
-        return DROP_IP4_BAD_DESTINATION
+        return fwd_nowhere(seg.ip)
     if target.route == ROUTE_FORBIDDEN:
         tcp_send_rst_for(c, seg)
         return DROP_TCP_FORBIDDEN
@@ -484,7 +488,7 @@ cdef Drop tcp_input(Ctx *c, const IpHdr *ip) noexcept nogil:
             return tcp_accept_syn(c, &key, &seg)
         fwd_route(c, &ip.dst, seg.dst_port, &target)
         if target.route == ROUTE_NOWHERE:                           # RFC 1122 4.2.3.10: silence
-            return DROP_IP4_BAD_DESTINATION
+            return fwd_nowhere(seg.ip)
         tcp_send_rst_for(c, &seg)
         return DROP_TCP_NO_CONNECTION
     touch(c, flow)
@@ -497,36 +501,56 @@ cdef Drop tcp_input(Ctx *c, const IpHdr *ip) noexcept nogil:
     return segment_arrives(c, flow, &seg)
 
 
-cdef Drop tcp_fragmentation_needed(Ctx *c, const IpHdr *ip) noexcept nogil:
-    """A router of the guest's says that a segment of ours was too big for it (RFC 1191 6.4):
-    smaller ones from now on, and what is out goes again. Believed only about bytes that are on
-    their way (RFC 5927 4.1).
+cdef Drop find_quoted(Ctx *c, const IpHdr *ip, Flow **out) noexcept nogil:
+    """The connection of the segment of ours that an ICMP error of the guest's quotes, if it is
+    about bytes that are on their way (RFC 5927 4.1).
     """
     cdef const uint8_t *quote = ip.payload + ICMP_HLEN
     cdef uint32_t quoted = ip.payload_bytes - ICMP_HLEN
-    cdef uint32_t mtu = load_be16(ip.payload + 6)
-    cdef uint32_t hlen, mss
+    cdef uint32_t hlen = IP6_HLEN
     cdef FlowKey key
-    cdef Flow *flow
     cdef TcpConn *t
+    memset(&key, 0, sizeof(FlowKey))
     if quoted < IP4_HLEN:
         return DROP_ICMP_MALFORMED
-    hlen = (quote[0] & 0x0F) * 4
-    if quote[0] >> 4 != 4 or hlen < IP4_HLEN or quoted < hlen + 8:
-        return DROP_ICMP_MALFORMED
-    memset(&key, 0, sizeof(FlowKey))
-    addr_set4(&key.dest_addr, quote + 12)
-    addr_set4(&key.guest_addr, quote + 16)
+    if ip.v6:
+        if quote[0] >> 4 != 6 or quoted < hlen + 8:
+            return DROP_ICMP_MALFORMED
+        memcpy(key.dest_addr.b, quote + 8, 16)
+        memcpy(key.guest_addr.b, quote + 24, 16)
+        key.proto = quote[6]
+    else:
+        hlen = (quote[0] & 0x0F) * 4
+        if quote[0] >> 4 != 4 or hlen < IP4_HLEN or quoted < hlen + 8:
+            return DROP_ICMP_MALFORMED
+        addr_set4(&key.dest_addr, quote + 12)
+        addr_set4(&key.guest_addr, quote + 16)
+        key.proto = quote[9]
     key.dest_port = load_be16(quote + hlen)
     key.guest_port = load_be16(quote + hlen + 2)
-    key.proto = quote[9]
-    flow = flow_lookup(&c.flows, &key)
-    if flow == NULL or flow.kind != FLOW_TCP:
+    out[0] = flow_lookup(&c.flows, &key)
+    if out[0] == NULL or out[0].kind != FLOW_TCP:
         return DROP_TCP_NO_CONNECTION
-    t = &flow.body.tcp
+    t = &out[0].body.tcp
     if not seq_in(load_be32(quote + hlen + 4), t.snd_una, t.snd_nxt - t.snd_una):
         return DROP_TCP_OUT_OF_WINDOW
-    mss = max(max(mtu, <uint32_t>IP4_MTU_MIN) - IP4_HLEN - TCP_HLEN, <uint32_t>TCP_MSS_MIN)
+    return DROP_NONE
+
+
+cdef Drop tcp_packet_too_big(Ctx *c, const IpHdr *ip) noexcept nogil:
+    """A router of the guest's says that a segment of ours was too big for it (RFC 1191 6.4, RFC
+    8201 4): smaller ones from now on, and what is out goes again.
+    """
+    cdef uint32_t mtu = load_be32(ip.payload + 4) if ip.v6 else load_be16(ip.payload + 6)
+    cdef uint32_t least = IP6_MTU_MIN if ip.v6 else IP4_MTU_MIN
+    cdef uint32_t mss
+    cdef Flow *flow = NULL
+    cdef TcpConn *t
+    cdef Drop d = find_quoted(c, ip, &flow)
+    if d != DROP_NONE:
+        return d
+    t = &flow.body.tcp
+    mss = max(max(mtu, least) - ip_hlen(&ip.dst) - TCP_HLEN, <uint32_t>TCP_MSS_MIN)
     if mss < t.snd_mss:
         t.snd_mss = <uint16_t>mss
         t.rexmit_nxt = t.snd_una

@@ -5,7 +5,7 @@ from libc.string cimport memset
 
 from .blocks cimport QUEUE_IOV_MAX, queue_iov
 from .conn cimport FlowKey, TcpConn
-from .ctx cimport LINK_TSO4
+from .ctx cimport LINK_TSO4, LINK_TSO6
 from .ip cimport OutFrame, ip_output
 from .rate cimport rate_allows
 from .seq cimport seq_ge, seq_gt, seq_lt, seq_max
@@ -21,7 +21,10 @@ from .tcp cimport (
 )
 from .tcp_sack cimport ranges_report, ranges_skip, tcp_payload_mss, tcp_pipe
 from .tcp_wire cimport SegmentOptions, segment_build
-from .wire cimport HEADROOM_BYTES, IP4_HLEN, IP_PROTO_TCP, TCP_HLEN, TCP_OPTIONS_MAX, VNET_GSO_TCPV4
+from .wire cimport (
+    HEADROOM_BYTES, IP_PROTO_TCP, TCP_HLEN, TCP_OPTIONS_MAX, VNET_GSO_TCPV4, VNET_GSO_TCPV6,
+    addr_is4, ip_hlen,
+)
 
 cdef enum:
     CHALLENGE_ACK_EVERY_US = 1000           # RFC 5961 7: 1,000 a second, all connections together
@@ -125,7 +128,7 @@ cdef int send_segment(Ctx *c, Flow *flow, seq_t seq, uint32_t n, uint8_t flags,
         out.n_payload = queue_iov(&t.sq, seq - t.snd_una, n, out.payload, QUEUE_IOV_MAX)
         out.payload_bytes = n
         if n > mss:
-            out.gso_type = VNET_GSO_TCPV4
+            out.gso_type = VNET_GSO_TCPV4 if addr_is4(&out.dst) else VNET_GSO_TCPV6
             out.gso_size = <uint16_t>mss
     result = ip_output(c, &out)
     if result == 0:
@@ -153,12 +156,13 @@ cdef uint32_t tcp_send_room(const Flow *flow) noexcept nogil:
     return min(<uint32_t>window, t.cwnd - pipe)
 
 
-cdef uint32_t frame_limit(Ctx *c, uint32_t mss) noexcept nogil:
+cdef uint32_t frame_limit(Ctx *c, const Flow *flow, uint32_t mss) noexcept nogil:
     """The most payload that one frame may carry: whole segments, or one where the link does not
     cut.
     """
-    if c.conf.offload & LINK_TSO4:
-        return TCP_GSO_MAX_BYTES - TCP_GSO_MAX_BYTES % mss if mss < TCP_GSO_MAX_BYTES else mss
+    cdef uint32_t most = TCP_GSO_MAX_BYTES - ip_hlen(&flow.key.guest_addr)
+    if c.conf.offload & (LINK_TSO4 if addr_is4(&flow.key.guest_addr) else LINK_TSO6):
+        return most - most % mss if mss < most else mss
     return mss
 
 
@@ -205,7 +209,7 @@ cdef bint send_new(Ctx *c, Flow *flow, uint32_t mss) noexcept nogil:
     """Send one frame of new bytes, with FIN behind the last. False when none may or needs to go."""
     cdef TcpConn *t = &flow.body.tcp
     cdef uint32_t unsent = tcp_unsent(flow)
-    cdef uint32_t n = min(min(unsent, tcp_send_room(flow)), frame_limit(c, mss))
+    cdef uint32_t n = min(min(unsent, tcp_send_room(flow)), frame_limit(c, flow, mss))
     cdef bint last = n == unsent
     cdef bint fin = last and t.eof_seen and not t.fin_sent
     cdef uint8_t flags = 0
@@ -349,7 +353,8 @@ cdef void tcp_send_syn(Ctx *c, Flow *flow) noexcept nogil:
     cdef uint32_t window = min(c.conf.tcp_buffer_bytes, <uint32_t>0xFFFF)
     out_init(&out, flow, buf)
     memset(&options, 0, sizeof(SegmentOptions))
-    options.mss = <uint16_t>(c.conf.mtu - IP4_HLEN - TCP_HLEN)          # RFC 6691: without options
+    options.mss = <uint16_t>(c.conf.mtu - ip_hlen(&out.dst) - TCP_HLEN)  # RFC 6691: without
+                                                                        # options
     options.sack_permitted = t.sack_ok
     options.has_ts = t.ts_ok
     options.ts_val = tcp_clock_ts(c, t)

@@ -4,31 +4,29 @@ from libc.stdint cimport uint8_t, uint16_t
 from libc.string cimport memcpy, memset
 
 from .conn cimport FLOW_UDP, FLOW_UDP_FORWARD, FLOW_UDP_PEER, FlowKey, FlowKind
-from .ctx cimport LINK_USO4, Forward
+from .ctx cimport LINK_USO4, LINK_USO6, Forward
 from .flow cimport (
     LRU_UDP, flow_alloc, flow_free, flow_handle, flow_lookup, flow_set_class, flow_unhash, flow_use,
 )
 from .fwd cimport (
     ROUTE_FORBIDDEN, ROUTE_NOWHERE, ROUTE_WORLD, Target, fwd_at,
-    fwd_for_guest, fwd_guest_view, fwd_route,
+    fwd_for_guest, fwd_guest_view, fwd_is_dns, fwd_nowhere, fwd_route,
 )
 from .hostops cimport EVENT_ERROR, REF_FLOW, Datagram, HostError, ref_make
-from .icmp cimport (
-    ICMP_HOST_UNREACHABLE, ICMP_PORT_UNREACHABLE, ICMP_UNREACHABLE, icmp_error, icmp_error_for_udp,
-    icmp_refuse, icmp_take_errors, icmp_tracked_send,
-)
+from .icmp cimport icmp_error, icmp_error_for_udp, icmp_refuse, icmp_take_errors, icmp_tracked_send
+from .icmp6 cimport ICMP_HOST_UNREACHABLE, ICMP_PORT_UNREACHABLE, ICMP_UNREACHABLE
 from .ip cimport OutFrame, ip_csum_ok, ip_output, neigh_lookup
 from .linux cimport EMFILE, EMSGSIZE, ENFILE
 from .stats cimport (
-    CTR_HOST_RX_DROPPED, CTR_UDP_EVICTED, CTR_UDP_FLOWS, DROP_FLOWS_FULL, DROP_IP4_BAD_DESTINATION,
+    CTR_HOST_RX_DROPPED, CTR_UDP_EVICTED, CTR_UDP_FLOWS, DROP_FLOWS_FULL,
     DROP_NONE, DROP_UDP_BAD_CHECKSUM, DROP_UDP_FORBIDDEN, DROP_UDP_HOST_REFUSED, DROP_UDP_MALFORMED,
     DROP_UDP_TOO_BIG,
     stats_count,
 )
 from .timers cimport timer_cancel, timer_set
 from .wire cimport (
-    ETH_ALEN, FRAME_MAX_BYTES, HEADROOM_BYTES, IP_PROTO_UDP, IP_TTL_DEFAULT, UDP_HLEN,
-    VNET_GSO_UDP_L4, Addr, addr_eq, addr_is4, load_be16, store_be16, usec_t,
+    ETH_ALEN, FRAME_MAX_BYTES, HEADROOM_BYTES, IP4_HLEN, IP_PROTO_UDP, IP_TTL_DEFAULT, UDP_HLEN,
+    VNET_GSO_UDP_L4, Addr, addr_is4, load_be16, store_be16, usec_t,
 )
 
 cdef enum:
@@ -42,7 +40,7 @@ cdef enum:
 # ---- life of a mapping -------------------------------------------------------------------------
 
 cdef usec_t udp_timeout(Ctx *c, const Flow *flow) noexcept nogil:
-    if flow.kind == FLOW_UDP_PEER and addr_eq(&flow.key.dest_addr, &c.conf.dns4):
+    if flow.kind == FLOW_UDP_PEER and fwd_is_dns(c, &flow.key.dest_addr):
         return UDP_DNS_US
     return UDP_REPLIED_US if flow.body.udp.replied else UDP_UNREPLIED_US
 
@@ -118,7 +116,8 @@ cdef Drop open_for_guest(Ctx *c, const IpHdr *ip, FlowKey *key, const Target *ta
         fd = forward.fd
         flow.body.udp.forward_id = <uint32_t>(forward - c.forwards)
     elif world:
-        fd = c.host.udp_open(c.host.impl, ref_make(REF_FLOW, flow_handle(flow)), True, NULL, 0)
+        fd = c.host.udp_open(c.host.impl, ref_make(REF_FLOW, flow_handle(flow)),
+                             addr_is4(&ip.dst), NULL, 0)
     else:
         fd = c.host.udp_open(c.host.impl, ref_make(REF_FLOW, flow_handle(flow)),
                              addr_is4(&target.addr), &target.addr, target.port)
@@ -142,7 +141,7 @@ cdef Drop udp_find(Ctx *c, const IpHdr *ip, FlowKey *key, Flow **out) noexcept n
             return DROP_UDP_FORBIDDEN
         if target.route == ROUTE_NOWHERE:
             icmp_error(c, ip, ICMP_UNREACHABLE, ICMP_HOST_UNREACHABLE)
-            return DROP_IP4_BAD_DESTINATION
+            return fwd_nowhere(ip)
         if target.route == ROUTE_WORLD:
             wide = key[0]
             memset(&wide.dest_addr, 0, sizeof(Addr))
@@ -175,7 +174,8 @@ cdef Drop udp_input(Ctx *c, const IpHdr *ip) noexcept nogil:
     length = load_be16(p + 4)
     if length < UDP_HLEN or length > ip.payload_bytes or load_be16(p + 2) == 0:
         return DROP_UDP_MALFORMED
-    if load_be16(p + 6) and not ip_csum_ok(ip, length):     # RFC 768: zero means that there is none
+    # RFC 768: zero means that there is none; in IPv6 there always is one (RFC 8200 8.1)
+    if (load_be16(p + 6) or ip.v6 and not ip.csum_trusted) and not ip_csum_ok(ip, length):
         return DROP_UDP_BAD_CHECKSUM
     memset(&key, 0, sizeof(FlowKey))
     key.guest_addr = ip.src
@@ -248,11 +248,15 @@ cdef void deliver(Ctx *c, Flow *flow, const Addr *src, uint16_t src_port,
     cdef uint8_t *data = datagram.data
     cdef uint32_t left = datagram.length
     cdef uint32_t n
+    cdef bint v4 = addr_is4(&flow.key.guest_addr)
     flow.last_us = c.now_us
     flow.body.udp.replied = True
+    if left > 65535 - UDP_HLEN - (IP4_HLEN if v4 else 0):       # IPv6's length counts from behind
+        stats_count(&c.stats, CTR_HOST_RX_DROPPED)              # its header
+        return
     if datagram.segment_bytes == 0 or left <= datagram.segment_bytes:
         send_to_guest(c, flow, src, src_port, data, left, 0, datagram)
-    elif c.conf.offload & LINK_USO4:
+    elif c.conf.offload & (LINK_USO4 if v4 else LINK_USO6):
         send_to_guest(c, flow, src, src_port, data, left, datagram.segment_bytes, datagram)
     else:
         # Each header is written over the end of the datagram before it, sent already
@@ -271,7 +275,7 @@ cdef bint receive(Ctx *c, int fd, Datagram *datagram) noexcept nogil:
         datagram.capacity = FRAME_MAX_BYTES
         if c.host.dgram_recv(c.host.impl, fd, datagram) < 0:
             return False
-        if datagram.length <= 65535 - 28:
+        if datagram.length <= 65535 - UDP_HLEN:
             return True
         stats_count(&c.stats, CTR_HOST_RX_DROPPED)
 
@@ -281,13 +285,13 @@ cdef void udp_on_host_event(Ctx *c, Flow *flow, uint32_t events) noexcept nogil:
     cdef Datagram datagram
     cdef int _
     if events & EVENT_ERROR:
-        icmp_take_errors(c, flow)
+        icmp_take_errors(c, flow, NULL)
     for _ in range(UDP_BATCH):
         if not receive(c, flow.fd, &datagram):
             return
         if flow.kind == FLOW_UDP_PEER:
             deliver(c, flow, &flow.key.dest_addr, flow.key.dest_port, &datagram)
-        elif addr_is4(&datagram.peer_addr):
+        elif addr_is4(&datagram.peer_addr) == addr_is4(&flow.key.guest_addr):
             deliver(c, flow, &datagram.peer_addr, datagram.peer_port, &datagram)
         else:
             stats_count(&c.stats, CTR_HOST_RX_DROPPED)
@@ -299,7 +303,7 @@ cdef Flow *find_client(Ctx *c, const Forward *forward, const Addr *addr, uint16_
     memset(key, 0, sizeof(FlowKey))
     key.guest_addr = forward.guest_addr
     key.guest_port = forward.guest_port
-    fwd_guest_view(c, addr, &key.dest_addr)
+    fwd_guest_view(c, &key.guest_addr, addr, &key.dest_addr)
     key.dest_port = port
     key.proto = IP_PROTO_UDP
     return flow_lookup(&c.flows, key)

@@ -24,14 +24,23 @@ cdef enum:
     IP4_DF = 0x4000
     IP4_MF = 0x2000
     IP4_OFFSET_MASK = 0x1FFF    # fragment offset, in units of 8 bytes
+    IP_PROTO_HOP_BY_HOP = 0     # RFC 8200 4.1: the extension headers that we know
     IP_PROTO_ICMP = 1
     IP_PROTO_TCP = 6
     IP_PROTO_UDP = 17
+    IP_PROTO_ROUTING = 43
+    IP_PROTO_FRAGMENT = 44
+    IP_PROTO_ICMP6 = 58
+    IP_PROTO_NONE = 59
+    IP_PROTO_DESTINATION = 60
     IP_TTL_DEFAULT = 64         # RFC 1700
     TOS_DSCP = 0xFC             # RFC 2474 3; the rest is ECN's (RFC 3168)
     IP4_MTU_MIN = 68            # RFC 791 3.2: every network takes this
 
     IP6_HLEN = 40               # RFC 8200 3
+    IP6_MTU_MIN = 1280          # RFC 8200 5: every link takes this
+    FRAGMENT_HLEN = 8           # RFC 8200 4.5
+    NDP_HOP_LIMIT = 255         # RFC 4861: proof that no router passed it on
 
     UDP_HLEN = 8                # RFC 768
     ICMP_HLEN = 8               # RFC 792
@@ -71,6 +80,7 @@ cdef struct VnetHdr:            # parsed form of the virtio-net header
 cdef struct IpHdr:              # either family, parsed: what the layers above need of an IP header
     Addr src
     Addr dst
+    bint v6
     uint8_t proto               # upper-layer protocol
     uint8_t ttl
     uint8_t tos
@@ -79,7 +89,16 @@ cdef struct IpHdr:              # either family, parsed: what the layers above n
     uint16_t gso_size           # nonzero: an unsegmented train of segments of this size
     uint8_t gso_type
     const uint8_t *header       # the IP header itself, for ICMP errors that quote it
-    uint32_t header_bytes
+    uint32_t header_bytes       # with IPv6's extension headers
+    bint fragment               # payload is a piece of a datagram
+    bint more_fragments
+    bint reassembled            # it was in pieces
+    uint32_t fragment_id
+    uint32_t fragment_offset    # bytes
+    uint32_t next_header_at     # IPv6: where in the header `proto` was named
+    int problem_code            # IPv6, with a Drop that says so: the parameter problem to report;
+                                # -1: none
+    uint32_t problem_at         # and where in the header it is
     const uint8_t *payload
     uint32_t payload_bytes      # exact: what the IP header promises, already checked against the
                                 # frame
@@ -123,6 +142,23 @@ cdef inline bint addr_is4(const Addr *addr) noexcept nogil:
 cdef inline uint32_t addr_get4(const Addr *addr) noexcept nogil:
     """The IPv4 address in host order; only for an address of that family."""
     return load_be32(&addr.b[12])
+
+cdef inline bint addr_is_multicast6(const Addr *addr) noexcept nogil:
+    return addr.b[0] == 0xFF
+
+cdef inline bint addr_is_link_local6(const Addr *addr) noexcept nogil:
+    return addr.b[0] == 0xFE and addr.b[1] & 0xC0 == 0x80       # fe80::/10
+
+cdef inline bint addr_is_loopback6(const Addr *addr) noexcept nogil:
+    return addr.w[0] == 0 and load_be32(&addr.b[8]) == 0 and load_be32(&addr.b[12]) == 1
+
+cdef inline bint addr_is_zero(const Addr *addr) noexcept nogil:
+    """Unset; or IPv6's unspecified address (RFC 4291 2.5.2)."""
+    return addr.w[0] == 0 and addr.w[1] == 0
+
+cdef inline uint32_t ip_hlen(const Addr *addr) noexcept nogil:
+    """Bytes of the IP header, without options, of that address's family."""
+    return IP4_HLEN if addr_is4(addr) else IP6_HLEN
 
 cdef inline void vnet_parse(VnetHdr *hdr, const uint8_t *p) noexcept nogil:
     hdr.flags = p[0]
