@@ -47,7 +47,7 @@ class Daemon:
 
     def __init__(self, config: Config, opened: Tap, signums: list[int]) -> None:
         from slirp.core.engine import Engine
-        from slirp.driver import ThreadDriver
+        from slirp.driver import Driver
 
         files = raise_file_limit()
         network = config.network
@@ -72,8 +72,8 @@ class Daemon:
         self.resolvers = Resolvers() if config.dns else None
         if self.resolvers is not None:
             self.engine.set_dns(self.resolvers.servers)
-        self.thread = ThreadDriver(self.engine)
-        self.forwards = Forwards(self.engine, network.guest)
+        self.driver = Driver(self.engine, self.resolvers)
+        self.forwards = Forwards(self.driver, network.guest)
         self.watches: dict[int, Callable[[], int | None]] = {}
         self.on_signal: Callable[[int, bool], int | None] = _die
         self.is_busy: Callable[[], bool] = _never
@@ -88,18 +88,16 @@ class Daemon:
         # In this order: a successor may wait for the TAP, and then wants the API socket's path.
         if self.api_socket is not None:
             self.api_socket.close()
+        self.driver.close()
         self.engine.close()
 
     def serve(self, on_ready: Callable[[], None]) -> int:
         """Let packets flow, call `on_ready`, and go on until the end. Returns how it ended."""
-        self.thread.start()
+        self.driver.start()
         on_ready()
-        try:
-            from slirp import service
+        from slirp import service
 
-            return service.run(self)
-        finally:
-            self.thread.stop()  # whatever failed: nobody is inside the Engine when it is closed
+        return service.run(self)
 
     def on_link_down(self) -> int:
         """The TAP has gone, and with it all that we are for."""

@@ -24,7 +24,7 @@ from slirp.errors import SlirpError, reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from slirp.core.engine import Engine
+    from slirp.driver import Driver
 
 TCP = "tcp"
 UDP = "udp"
@@ -56,8 +56,8 @@ class Forward:
 class Forwards:
     """All forwards of a daemon, by id."""
 
-    def __init__(self, engine: Engine, default_guest: bytes) -> None:
-        self._engine = engine
+    def __init__(self, driver: Driver, default_guest: bytes) -> None:
+        self._driver = driver
         self._default_guest = default_guest
         self._next_id = 1
         self._by_id: dict[int, Forward] = {}
@@ -77,7 +77,7 @@ class Forwards:
         fd = -1
         try:
             fd = _open(proto, format_ipv4(host), host_port)
-            engine_id = self._engine.add_forward(proto, fd, guest, guest_port)
+            engine_id = self._driver.add_forward(proto, fd, guest, guest_port)
         except OSError as error:
             if fd >= 0:
                 os.close(fd)
@@ -93,7 +93,7 @@ class Forwards:
     def remove(self, id_: int) -> bool:
         """Close a forward's port, not its connections. False when there is none of this id."""
         forward = self._by_id.pop(id_, None)
-        return forward is not None and self._engine.remove_forward(forward.engine_id)
+        return forward is not None and self._driver.remove_forward(forward.engine_id)
 
     def entries(self) -> list[dict[str, object]]:
         """All forwards, oldest first, in the form of list_hostfwd."""

@@ -76,7 +76,7 @@ def main(config: RunConfig) -> int:
             host.forwards.add(wish.proto, wish.host_addr, wish.host_port, "", wish.guest_port)
         host.watches[os.pidfd_open(child.pid)] = command.reap
         host.on_signal = command.pass_on
-        host.is_busy = lambda: _is_busy(host.engine)
+        host.is_busy = lambda: host.driver.call(_is_busy, host.engine)
         return host.serve(lambda: child.send_step(_GO))
 
 

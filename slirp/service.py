@@ -1,6 +1,7 @@
 """The asyncio half of the daemon: everything that happens after "ready".
 
-Imported only then, since asyncio and uvloop take longer to import than all that precedes them.
+Imported only then, since asyncio and uvloop take longer to import than all that precedes them. No
+packet passes here: they are the driver's thread's.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import socket
 
 from slirp import api, apisocket, report
 from slirp.core import oscalls
-from slirp.driver import LoopDriver
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,13 +55,10 @@ class _Service:
 
     async def run(self) -> int:
         daemon = self._daemon
-        if not daemon.thread.stop():
-            return daemon.on_link_down()
+        self._watch(daemon.driver.ended_fd, self._on_driver_ended)
         self._watch(daemon.signals.fd, self._on_signals)
         for fd, on_readable in daemon.watches.items():
             self._watch(fd, functools.partial(self._on_watched, on_readable))
-        driver = LoopDriver(self._loop, daemon.engine, daemon.resolvers, self._on_link_down)
-        driver.start()
         server = await self._serve_api()
         try:
             outcome = await self._ended
@@ -70,8 +67,8 @@ class _Service:
         finally:
             if server is not None:
                 server.close()
-            driver.stop()
             self._loop.remove_reader(daemon.signals.fd)
+            self._loop.remove_reader(daemon.driver.ended_fd)
 
     async def _linger(self) -> None:
         deadline = self._loop.time() + LINGER_S
@@ -97,8 +94,15 @@ class _Service:
     def _on_watched(self, on_readable: Callable[[], int | None]) -> None:
         self._end(on_readable())
 
-    def _on_link_down(self) -> None:
-        self._end(self._daemon.on_link_down())
+    def _on_driver_ended(self) -> None:
+        self._loop.remove_reader(self._daemon.driver.ended_fd)
+        try:
+            self._daemon.driver.stop()
+        except Exception as error:
+            if not self._ended.done():
+                self._ended.set_exception(error)
+        else:
+            self._end(self._daemon.on_link_down())
 
     def _on_signals(self) -> None:
         for signum, by_process in self._daemon.signals.read():
@@ -120,7 +124,8 @@ class _Service:
     def _report(self) -> None:
         # Whoever reads our stderr may be slow or stuck, so a thread writes, one report at a time.
         if self._reporting.acquire(blocking=False):
-            _thread.start_new_thread(self._write_report, (report.collect(self._daemon.engine),))
+            text = self._daemon.driver.call(report.collect, self._daemon.engine)
+            _thread.start_new_thread(self._write_report, (text,))
 
     def _write_report(self, text: str) -> None:
         report.write(text)

@@ -488,6 +488,17 @@ def test_driven_by_a_thread(wired: Wired) -> None:
     os.close(writable)
 
 
+def test_a_frame_after_the_visit_waits_for_the_next(wired: Wired) -> None:
+    """So that the driver looks at resolv.conf before it, and need not while nothing comes."""
+    with peer() as never_readable:
+        wired.udp(9, b"x")
+        frames = wired.engine.stats()["frames_from_guest"]
+        assert wired.engine.run_until(never_readable.fileno(), 1) == RUN_MORE
+        assert wired.engine.stats()["frames_from_guest"] == frames
+        assert wired.engine.run() == RUN_IDLE
+        assert wired.engine.stats()["frames_from_guest"] == frames + 1
+
+
 def test_timer_wakes_the_engine(wired: Wired) -> None:
     """Readable when a deadline has come: here the delayed ACK's, 10 ms after a small segment."""
     with peer(socket.SOCK_STREAM) as server:

@@ -49,7 +49,7 @@ class Engine:
                     return RUN_IDLE
                 return RUN_LINK_DOWN
 
-    def run_until(self, stop_fd: int) -> int:
+    def run_until(self, stop_fd: int, visit_us: int = 0) -> int:
         poll = select.poll()
         poll.register(stop_fd, select.POLLIN)
         poll.register(self._epoll.fileno(), select.POLLIN)

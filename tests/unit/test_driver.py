@@ -1,18 +1,21 @@
-"""Who turns the Engine: the thread first, then the loop, never both."""
+"""Who turns the Engine: a thread, and nobody else meanwhile."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import pathlib
+import select
+import time
 from collections.abc import Iterator
 
 import fakeengine
 import pytest
 
 from slirp.core import engine as real
-from slirp.driver import LoopDriver, ThreadDriver
+from slirp.driver import Driver
 from slirp.resolver import Resolvers
+
+PATIENCE_S = 10
 
 
 class Link:
@@ -35,13 +38,9 @@ class _PipeEngine(fakeengine.Engine):
         super().__init__(fd)
         self._fd = fd
         self.frames = 0
-        self.turns_left = 0  # how often run() will say that there is more
 
     def run(self) -> int:
         self.runs += 1
-        if self.turns_left:
-            self.turns_left -= 1
-            return fakeengine.RUN_MORE
         try:
             data = os.read(self._fd, 4096)
         except BlockingIOError:
@@ -64,96 +63,118 @@ def test_the_fake_speaks_the_engines_flags() -> None:
         assert getattr(real, name) == getattr(fakeengine, name)
 
 
-def test_thread_turns_and_stops(link: Link) -> None:
-    driver = ThreadDriver(link.engine)  # type: ignore[arg-type]
+def drive(link: Link, resolvers: Resolvers | None = None) -> Driver:
+    driver = Driver(link.engine, resolvers)  # type: ignore[arg-type]
     driver.start()
-    link.frame()
-    while not link.engine.frames:
+    return driver
+
+
+def await_frames(link: Link, count: int) -> None:
+    while link.engine.frames < count:
         pass
+
+
+def test_turns_and_stops(link: Link) -> None:
+    driver = drive(link)
+    link.frame()
+    await_frames(link, 1)
     assert driver.stop()
     runs = link.engine.runs
     link.frame()
     assert link.engine.runs == runs
+    driver.close()
 
 
-def test_thread_reports_the_end_of_the_link(link: Link) -> None:
-    driver = ThreadDriver(link.engine)  # type: ignore[arg-type]
-    driver.start()
+def test_stops_once(link: Link) -> None:
+    driver = drive(link)
+    assert driver.stop()
+    assert driver.stop()
+    driver.close()
+
+
+def test_others_have_the_engine_to_themselves_and_it_goes_on(link: Link) -> None:
+    driver = drive(link)
+
+    def frames_while_alone() -> int:
+        before = link.engine.runs
+        link.frame()
+        time.sleep(0.01)
+        return link.engine.runs - before
+
+    for _ in range(3):
+        assert driver.call(frames_while_alone) == 0
+    await_frames(link, 3)
+    driver.close()
+
+
+def test_goes_on_after_a_call_that_failed(link: Link) -> None:
+    driver = drive(link)
+    with pytest.raises(OSError, match="forwards"):
+        driver.call(_fail, "forwards")
+    link.frame()
+    await_frames(link, 1)
+    driver.close()
+
+
+def test_calls_before_the_start_do_not_start_it(link: Link) -> None:
+    driver = Driver(link.engine)  # type: ignore[arg-type]
+    link.frame()
+    assert driver.add_forward("tcp", os.dup(0), bytes(4), 80) in link.engine.forwards
+    assert link.engine.runs == 0
+    driver.close()
+
+
+def test_forwards_pass_through(link: Link) -> None:
+    driver = drive(link)
+    forward_id = driver.add_forward("udp", os.dup(0), bytes(4), 53)
+    assert driver.remove_forward(forward_id)
+    assert not driver.remove_forward(forward_id)
+    driver.close()
+
+
+def test_reports_the_end_of_the_link(link: Link) -> None:
+    driver = drive(link)
     link.cut()
-    while not link.engine.runs:
-        pass
+    assert select.select([driver.ended_fd], [], [], PATIENCE_S)[0]
+    assert driver.call(lambda: "still ours") == "still ours"
     assert not driver.stop()
+    driver.close()
 
 
-def test_thread_hands_errors_over(link: Link) -> None:
-    def fail(stop_fd: int) -> int:
+def test_hands_errors_over(link: Link) -> None:
+    def fail(stop_fd: int, visit_us: int) -> int:
         raise OSError(stop_fd)
 
     link.engine.run_until = fail  # type: ignore[method-assign]
-    driver = ThreadDriver(link.engine)  # type: ignore[arg-type]
-    driver.start()
+    driver = drive(link)
+    assert select.select([driver.ended_fd], [], [], PATIENCE_S)[0]
     with pytest.raises(OSError, match=r"\d"):
         driver.stop()
+    driver.close()
 
 
-async def test_loop_turns_on_frames(link: Link) -> None:
-    driver = LoopDriver(asyncio.get_running_loop(), link.engine, None, _never)  # type: ignore[arg-type]
-    link.frame()
-    driver.start()
-    assert link.engine.frames == 1  # what came before start() does not wait for the next frame
-    link.frame()
-    await asyncio.sleep(0.01)
-    assert link.engine.frames == 2
-    driver.stop()
-    link.frame()
-    await asyncio.sleep(0.01)
-    assert link.engine.frames == 2
-
-
-async def test_loop_gives_others_a_turn_and_comes_back(link: Link) -> None:
-    loop = asyncio.get_running_loop()
-    driver = LoopDriver(loop, link.engine, None, _never)  # type: ignore[arg-type]
-    link.engine.turns_left = 50
-    link.frame()
-    driver.start()
-    order: list[int] = []
-    loop.call_soon(lambda: order.append(link.engine.turns_left))
-    await asyncio.sleep(0.05)
-    assert order
-    assert order[0] > 40
-    # at most one scheduled turn and one by the descriptor in a round: no avalanche
-    assert link.engine.turns_left == 0
-    assert link.engine.frames == 1
-    driver.stop()
-
-
-async def test_loop_reports_the_end_of_the_link_once(link: Link) -> None:
-    ends: list[None] = []
-    driver = LoopDriver(
-        asyncio.get_running_loop(),
-        link.engine,  # type: ignore[arg-type]
-        None,
-        lambda: ends.append(None),
-    )
-    driver.start()
-    link.cut()
-    await asyncio.sleep(0.02)
-    assert ends == [None]
-
-
-async def test_changed_name_servers_reach_the_engine_before_the_next_frame(
+def test_changed_name_servers_reach_the_engine_before_the_next_frame(
     link: Link, tmp_path: pathlib.Path
 ) -> None:
     path = tmp_path / "resolv.conf"
     path.write_text("nameserver 192.0.2.1\n")
     resolvers = Resolvers(str(path))
-    driver = LoopDriver(asyncio.get_running_loop(), link.engine, resolvers, _never)  # type: ignore[arg-type]
+    visits: list[list[bytes]] = []
+
+    def visit(stop_fd: int, visit_us: int) -> int:
+        visits.append(link.engine.dns)
+        path.write_text(f"nameserver 192.0.2.{22 + len(visits)}\n")
+        resolvers._next_check_s = 0.0  # a second has passed
+        return fakeengine.RUN_MORE if len(visits) < 3 else fakeengine.RUN_IDLE
+
+    link.engine.run_until = visit  # type: ignore[method-assign]
     path.write_text("nameserver 192.0.2.22\n")
-    link.frame()
-    driver.start()
-    assert link.engine.dns == [bytes([192, 0, 2, 22])]
-    driver.stop()
+    driver = drive(link, resolvers)
+    while len(visits) < 3:
+        pass
+    driver.close()
+    assert visits == [[bytes([192, 0, 2, last])] for last in (22, 23, 24)]
 
 
-def _never() -> None:
-    raise AssertionError("the link is up")
+def _fail(what: str) -> None:
+    raise OSError(what)

@@ -2,7 +2,7 @@
 """The engine: a Stack, a TAP and the host's sockets on one epoll set, turned without the GIL.
 
 The only file that knows both sides. Its one file descriptor is that epoll set: whoever drives it
-(asyncio's loop through `fileno` and `run`, or a thread through `run_until`) learns from it that
+(a thread through `run_until`, or a loop of its own through `fileno` and `run`) learns from it that
 there is work. A turn takes what is ready, serves each touched connection once, and goes on until
 nothing is ready or the budget is spent, so that the control plane never starves. A timerfd in the
 same set stands for the wheel's next deadline.
@@ -36,7 +36,7 @@ RUN_LINK_DOWN = 2
 cdef enum:
     LINK_BATCH = 16                 # frames read before connections are served: up to 1 MiB
     EVENTS_BATCH = 128
-    BUDGET_US = 5000                # a turn under asyncio; other callbacks wait so long at most
+    BUDGET_US = 5000                # of run(): what else the caller's loop has to do waits so long
     STATUS_MORE = 1
     STATUS_LINK_DOWN = 2
 
@@ -50,6 +50,8 @@ cdef struct Loop:
     bint vnet_hdr
     bint link_down
     bint stop                       # run_until's descriptor is readable
+    usec_t visit_end_us             # from then on frames wait for the next call of run_until
+    bint visit_over                 # and some do
     usec_t timer_armed_us           # what the timerfd is set to; ~0: nothing
     uint8_t frame[65535 + 14 + 12]
 
@@ -120,7 +122,10 @@ cdef void handle_events(Loop *loop, const epoll_event *events, int n) noexcept n
         ref = events[i].data.u64
         kind = <int>(ref >> 32)
         if kind == REF_LINK:
-            link_receive(loop)
+            if loop.c.now_us < loop.visit_end_us:
+                link_receive(loop)
+            else:
+                loop.visit_over = True
         elif kind == REF_TIMER:
             read(loop.timer_fd, &expirations, sizeof(expirations))
             loop.timer_armed_us = ~<usec_t>0
@@ -145,7 +150,7 @@ cdef int turn(Loop *loop, bint wait, usec_t budget_us) noexcept nogil:
             handle_events(loop, events, n)
         stack_run_timers(&loop.c)
         more = stack_serve(&loop.c)
-        if loop.link_down or loop.stop:
+        if loop.link_down or loop.stop or loop.visit_over:
             break
         if n <= 0 and not more and not wait:
             break
@@ -154,6 +159,7 @@ cdef int turn(Loop *loop, bint wait, usec_t budget_us) noexcept nogil:
         if loop.c.now_us - start > budget_us:
             break
     arm_timer(loop)
+    more = more or loop.visit_over
     return (STATUS_MORE if more else 0) | (STATUS_LINK_DOWN if loop.link_down else 0)
 
 
@@ -219,6 +225,7 @@ cdef class Engine:
             "tcp_buffer_bytes": tcp_buffer_bytes,
         })
         self.loop.vnet_hdr = vnet_hdr
+        self.loop.visit_end_us = ~<usec_t>0
         self.loop.tap_fd = tap_fd
         try:
             checked(open_loop(self.loop))
@@ -251,15 +258,24 @@ cdef class Engine:
             status = turn(loop, False, BUDGET_US)
         return status
 
-    def run_until(self, int stop_fd):
+    def run_until(self, int stop_fd, usec_t visit_us=0):
         """Work, and sleep while there is none, until `stop_fd` is readable or the link is down;
         RUN_* flags. Raises OSError.
+
+        RUN_MORE alone: a frame has come `visit_us` (0: never) or more after the call. It waits, so
+        that what the caller looks at now and then has been looked at before; call again.
         """
         cdef Loop *loop = self.opened()
         cdef int status
         checked(set_stop(loop, stop_fd, EPOLL_CTL_ADD))
+        if visit_us:
+            loop.visit_end_us = clock_us() + visit_us
         with nogil:
             status = turn(loop, True, ~<usec_t>0)
+        if loop.stop:
+            status &= ~STATUS_MORE
+        loop.visit_end_us = ~<usec_t>0
+        loop.visit_over = False
         loop.stop = False
         set_stop(loop, stop_fd, EPOLL_CTL_DEL)
         return status
