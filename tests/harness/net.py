@@ -35,6 +35,7 @@ GATEWAY_MAC = bytes.fromhex("525500000202")
 GUEST_MAC = bytes.fromhex("020000000001")
 LINK_CSUM = 1  # TUN_F_CSUM
 LINK_TSO4 = 2  # TUN_F_TSO4
+LINK_TSO6 = 4
 IP_PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp6"}
 TRANSCRIPT_LINES = 60
 GAUGES = ("flows", "timers", "buffer_blocks", "reassemblies")

@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 from harness.guest import GuestOptions, GuestTcp
 from harness.host import HostSocket
 from harness.link import CLEAN, LOST, Bottleneck, Fate, Link
-from harness.net import GUEST, LINK_CSUM, LINK_TSO4, WORLD
+from harness.net import (
+    GUEST,
+    GUEST6,
+    IP6_MTU_MIN,
+    LINK_CSUM,
+    LINK_TSO4,
+    LINK_TSO6,
+    WORLD,
+    WORLD6,
+)
 from harness.pkt import stream
 from harness.tcp import Tcp
 
@@ -54,6 +63,7 @@ class Scenario:
     tso: bool = True
     buffer_bytes: int = 1 << 18
     by_client: bool = False  # opened by a forward's client, not by the guest
+    v6: bool = False
     wraps: bool = False  # both ISNs lie just before 2^32
 
 
@@ -64,16 +74,18 @@ class Run:
         self.scenario = scenario
         self.tcp = Tcp(
             mtu=scenario.mtu,
-            offload=LINK_CSUM | LINK_TSO4 if scenario.tso else 0,
+            offload=LINK_CSUM | LINK_TSO4 | LINK_TSO6 if scenario.tso else 0,
             tcp_buffer_bytes=scenario.buffer_bytes,
         )
+        self.dest = WORLD6 if scenario.v6 else WORLD
         isn = WRAPS_SOON if scenario.wraps else 1000
         if scenario.wraps:
-            aimed = self.tcp.peer(guest_port=GUEST_PORT, dest_port=HOST_PORT)
+            aimed = self.tcp.peer(guest_port=GUEST_PORT, dest=self.dest, dest_port=HOST_PORT)
             self.tcp.aim_isn(aimed, WRAPS_SOON)
         self.link = Link(
             self.tcp,
             guest_port=GUEST_PORT,
+            dest=self.dest,
             dest_port=HOST_PORT,
             isn=isn,
             up=scenario.up,
@@ -99,8 +111,9 @@ class Run:
         self.tcp.host.on_connect = self._on_socket
         if self.scenario.by_client:
             listener = self.tcp.host.listener()
-            self.tcp.stack.add_forward("tcp", listener, GUEST, GUEST_PORT)
-            self.tcp.host.client(listener, WORLD, HOST_PORT)
+            guest = GUEST6 if self.scenario.v6 else GUEST
+            self.tcp.stack.add_forward("tcp", listener, guest, GUEST_PORT)
+            self.tcp.host.client(listener, self.dest, HOST_PORT)
         else:
             self.guest.connect()
 
@@ -230,6 +243,7 @@ def scenarios(draw: st.DrawFn) -> Scenario:
         tso=draw(st.booleans()),
         buffer_bytes=stack_buffer,
         by_client=draw(st.booleans()),
+        v6=draw(st.booleans()) and mtu >= IP6_MTU_MIN,
         wraps=draw(st.booleans()),
     )
 
