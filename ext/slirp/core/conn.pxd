@@ -20,18 +20,20 @@ cdef enum FlowKind:
     FLOW_TCP
     FLOW_UDP            # a guest's port towards the world: one socket for every destination (RFC
                         # 4787 4.1)
-    FLOW_UDP_PEER       # a guest's port and one peer: the host's loopback, DNS
+    FLOW_UDP_PEER       # a guest's port and one peer: the host's loopback
     FLOW_UDP_FORWARD    # a client of a forwarded UDP port; the socket is the forward's
     FLOW_PING
+    FLOW_DNS            # a query for the DNS address, and the name servers it was put to
 
 
 cdef struct FlowKey:        # hashed as five words: no padding, all bytes set
     Addr guest_addr
     Addr dest_addr          # what the guest wrote; zero for FLOW_UDP
     uint16_t guest_port     # ping: the identifier
-    uint16_t dest_port
+    uint16_t dest_port      # FLOW_DNS: the identifier
     uint8_t proto
-    uint8_t zero[3]
+    uint8_t is_query          # FLOW_DNS
+    uint8_t zero[2]
 
 
 cdef struct Range:          # of sequence space: [start, end)
@@ -46,6 +48,12 @@ cdef struct RangeList:      # ordered, disjoint; allocated only while there is a
     seq_t recent[4]         # starts of those that changed last, newest first (RFC 2018 4)
 
 
+cdef struct DnsTries:           # which name servers of the host have been tried
+    uint32_t generation         # of the list (Ctx.dns_generation): of another, none
+    uint8_t tried               # a bit each
+    uint8_t server              # the latest
+
+
 cdef struct TcpConn:
     # -- states: tcp_set_state, tcp_host ---------------------------------------------------------
     uint8_t state               # TcpState
@@ -57,6 +65,7 @@ cdef struct TcpConn:
     bint fin_received           # the guest's FIN is in order: no byte follows
     bint fin_sent               # our FIN has been sent at least once; its number is snd_fin
     bint host_error             # the host's socket may be dead: asked when nothing is to be read
+    DnsTries dns                # for a connection to the DNS address
     uint8_t tos                 # of the guest's last segment, less its ECN: the host's socket's and
                                 # our segments' too
     bint hashed_out             # no longer found by its key: it only drains to the host
@@ -156,9 +165,22 @@ cdef struct PingFlow:
     Sent sent
 
 
+cdef struct DnsFlow:
+    UdpFlow udp                 # first: what UDP sends and times takes either
+    DnsTries tries
+    uint8_t n_asked
+    uint8_t n_open              # asked, and an answer may still come
+    uint8_t asked[8]            # which server, in order
+    int fds[8]                  # a connected socket for each; -1: it has failed
+    usec_t next_due_us          # when the next server is asked too; 0: never
+    uint8_t *query              # kept for that
+    uint16_t query_bytes
+
+
 cdef union FlowBody:
     TcpConn tcp
     UdpFlow udp
+    DnsFlow dns
     PingFlow ping
 
 

@@ -90,6 +90,11 @@ cdef struct Reassembly:             # a datagram in pieces (frag.pyx)
     uint8_t mac[6]
 
 
+cdef struct DnsServer:              # a name server of the host
+    Addr addr
+    usec_t dead_until_us            # others are asked before it until then
+
+
 cdef struct Forward:                # a port of the host that leads into the guest
     int fd                          # -1: free
     uint8_t proto
@@ -114,8 +119,10 @@ cdef struct Ctx:
     Flow *touched_last
     uint8_t frame_mac[6]            # source of the frame in hand
     Neigh neigh[64]
-    Addr dns_servers[8]
+    DnsServer dns_servers[8]        # DNS_MAX
     uint32_t n_dns
+    uint32_t dns_generation         # of that list
+    uint32_t dns_kept_bytes         # of queries that wait for their answers
     Forward *forwards               # FORWARDS_MAX of them
     uint64_t fragments_sent         # datagrams sent in pieces
     Reassembly frags[64]

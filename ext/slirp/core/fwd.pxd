@@ -2,12 +2,14 @@
 """Policy: where a flow of the guest may go, and which ports of the host lead into the guest.
 
 The gateway's address stands for the host's loopback, the DNS address (port 53) for the host's name
-server; the rest of the subnet and all that is no unicast address is nowhere. Everything else is the
-world and is reached under its own address. Both families alike; an IPv6 gateway answers to its
-link-local address too (RFC 4861 6.1.2).
+servers, in their order, less those that did not answer lately: they are tried last. The rest of the
+subnet and all that is no unicast address is nowhere. Everything else is the world and is reached
+under its own address. Both families alike; an IPv6 gateway answers to its link-local address too
+(RFC 4861 6.1.2).
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
+from .conn cimport DnsTries
 from .ctx cimport Ctx, Forward
 from .stats cimport DROP_IP4_BAD_DESTINATION, DROP_IP6_BAD_DESTINATION, Drop
 from .wire cimport Addr, IpHdr
@@ -21,10 +23,15 @@ cdef enum Route:
     ROUTE_NOWHERE               # no unicast address, or one of the subnet that nobody has
 
 
+cdef enum:
+    DNS_PORT = 53
+
+
 cdef struct Target:
     Route route
     Addr addr                   # where the host's socket goes
     uint16_t port
+    DnsTries tries              # ROUTE_DNS: the server that `addr` is
 
 
 cdef inline Drop fwd_nowhere(const IpHdr *ip) noexcept nogil:
@@ -33,6 +40,10 @@ cdef inline Drop fwd_nowhere(const IpHdr *ip) noexcept nogil:
 
 
 cdef void fwd_route(Ctx *c, const Addr *dest, uint16_t port, Target *target) noexcept nogil
+cdef bint fwd_takes_query(const Ctx *c, const Addr *dest, uint16_t port) noexcept nogil
+cdef bint fwd_dns_next(Ctx *c, DnsTries *tries, Addr *addr) noexcept nogil
+cdef bint fwd_dns_left(const Ctx *c, const DnsTries *tries) noexcept nogil
+cdef void fwd_dns_verdict(Ctx *c, uint32_t generation, uint8_t server, bint alive) noexcept nogil
 cdef void fwd_guest_view(Ctx *c, const Addr *guest_addr, const Addr *peer,
                          Addr *seen) noexcept nogil
 cdef bint fwd_is_ours(const Ctx *c, const Addr *dest) noexcept nogil

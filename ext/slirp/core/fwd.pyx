@@ -2,6 +2,7 @@
 """Policy and forwards: see fwd.pxd for the theory."""
 from libc.string cimport memset
 
+from .conn cimport DnsTries
 from .ctx cimport FORWARDS_MAX
 from .wire cimport (
     addr_eq, addr_get4, addr_is4, addr_is_link_local6, addr_is_loopback6, addr_is_multicast6,
@@ -9,7 +10,7 @@ from .wire cimport (
 )
 
 cdef enum:
-    DNS_PORT = 53
+    DNS_DEAD_US = 30000000
 
 
 cdef void set_loopback(Addr *addr, bint v4) noexcept nogil:
@@ -78,8 +79,9 @@ cdef void fwd_route(Ctx *c, const Addr *dest, uint16_t port, Target *target) noe
     target.addr = dest[0]
     if fwd_is_dns(c, dest) and port == DNS_PORT:
         if c.conf.dns_enabled and c.n_dns:
-            target.addr = c.dns_servers[0]
             target.route = ROUTE_DNS
+            memset(&target.tries, 0, sizeof(DnsTries))
+            fwd_dns_next(c, &target.tries, &target.addr)
         else:
             target.route = ROUTE_FORBIDDEN
     elif fwd_is_ours(c, dest):
@@ -126,3 +128,52 @@ cdef Forward *fwd_for_guest(Ctx *c, uint8_t proto, const Addr *guest_addr,
                 and addr_eq(&c.forwards[i].guest_addr, guest_addr)):
             return &c.forwards[i]
     return NULL
+
+
+# ---- the host's name servers -------------------------------------------------------------------
+
+cdef bint fwd_takes_query(const Ctx *c, const Addr *dest, uint16_t port) noexcept nogil:
+    """It is where the host's name servers are to be had, and there is one."""
+    return port == DNS_PORT and c.conf.dns_enabled and c.n_dns != 0 and fwd_is_dns(c, dest)
+
+
+cdef int choose(const Ctx *c, const DnsTries *tries) noexcept nogil:
+    """The first server that was not tried and is not known to be dead, else the first of the dead;
+    -1: all were tried.
+    """
+    cdef uint32_t tried = tries.tried if tries.generation == c.dns_generation else 0
+    cdef int dead = -1
+    cdef int i
+    for i in range(<int>c.n_dns):
+        if tried >> i & 1:
+            continue
+        if c.dns_servers[i].dead_until_us <= c.now_us:
+            return i
+        if dead < 0:
+            dead = i
+    return dead
+
+
+cdef bint fwd_dns_left(const Ctx *c, const DnsTries *tries) noexcept nogil:
+    """There is a server that was not tried."""
+    return choose(c, tries) >= 0
+
+
+cdef bint fwd_dns_next(Ctx *c, DnsTries *tries, Addr *addr) noexcept nogil:
+    """The server to try next: noted as tried. False when none is left."""
+    cdef int server = choose(c, tries)
+    if server < 0:
+        return False
+    if tries.generation != c.dns_generation:
+        tries.generation = c.dns_generation
+        tries.tried = 0
+    tries.tried |= <uint8_t>(1 << server)
+    tries.server = <uint8_t>server
+    addr[0] = c.dns_servers[server].addr
+    return True
+
+
+cdef void fwd_dns_verdict(Ctx *c, uint32_t generation, uint8_t server, bint alive) noexcept nogil:
+    """A server has answered, or has not."""
+    if generation == c.dns_generation and server < c.n_dns:
+        c.dns_servers[server].dead_until_us = 0 if alive else c.now_us + DNS_DEAD_US

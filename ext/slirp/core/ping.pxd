@@ -14,4 +14,5 @@ from libc.stdint cimport uint32_t
 
 cdef Drop ping_input(Ctx *c, const IpHdr *ip) noexcept nogil
 cdef void ping_on_host_event(Ctx *c, Flow *flow, uint32_t events) noexcept nogil
+cdef void ping_close(Ctx *c, Flow *flow) noexcept nogil
 cdef void ping_on_timer(Ctx *c, Flow *flow) noexcept nogil

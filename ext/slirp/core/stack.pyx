@@ -9,8 +9,9 @@ from libc.string cimport memcpy, memset, strerror
 
 from .arp cimport arp_input
 from .blocks cimport pool_destroy, pool_init
-from .conn cimport FLOW_FREE, FLOW_PING, FLOW_TCP, Flow
+from .conn cimport FLOW_DNS, FLOW_FREE, FLOW_PING, FLOW_TCP, Flow
 from .ctx cimport DNS_MAX, FORWARDS_MAX, Forward, touch
+from .dns cimport dns_input, dns_is_for, dns_on_host_event, dns_on_timer
 from .flow cimport SLAB_FLOWS, flow_at, flow_by_handle, flows_destroy, flows_init
 from .frag cimport frag_clear, frag_count, frag_done, frag_input, frag_pop_expired
 from .fwd cimport fwd_at, fwd_in_subnet, fwd_is_ours
@@ -25,7 +26,7 @@ from .ip4 cimport ip4_parse
 from .ip6 cimport ip6_parse, ip6_walk
 from .linux cimport getrandom
 from .ndp cimport ndp_input, ndp_is_ours
-from .ping cimport ping_input, ping_on_host_event, ping_on_timer
+from .ping cimport ping_close, ping_input, ping_on_host_event, ping_on_timer
 from .siphash cimport SipKey
 from .stats cimport (
     CTR_BYTES_FROM_GUEST, CTR_FRAMES_FROM_GUEST, CTR_HOST_STALE_EVENTS, DROP_ETH_NOT_FOR_US,
@@ -43,7 +44,7 @@ from .tcp_in cimport tcp_input, tcp_packet_too_big
 from .tcp_timer cimport tcp_on_timer
 from .timers cimport TimerNode, timers_init, timers_next, timers_pop
 from .udp cimport (
-    udp_forget_forward, udp_input, udp_on_forward_event, udp_on_host_event, udp_on_timer,
+    udp_close, udp_forget_forward, udp_input, udp_on_forward_event, udp_on_host_event, udp_on_timer,
 )
 from .wire cimport (
     ETH_ALEN, ETH_HLEN, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, IP6_MTU_MIN, IP_PROTO_ICMP, IP_PROTO_ICMP6,
@@ -53,7 +54,7 @@ from .wire cimport (
 )
 
 # By the values of FlowKind (conn.pxd), TcpState and HostState (tcp.pxd).
-FLOW_KINDS = ("free", "tcp", "udp", "udp-peer", "udp-forward", "ping")
+FLOW_KINDS = ("free", "tcp", "udp", "udp-peer", "udp-forward", "ping", "dns")
 TCP_STATES = ("CLOSED", "SYN-SENT", "SYN-RECEIVED", "ESTABLISHED", "FIN-WAIT-1", "FIN-WAIT-2",
               "CLOSE-WAIT", "CLOSING",
               "LAST-ACK", "TIME-WAIT")
@@ -85,7 +86,7 @@ cdef Drop ip_dispatch(Ctx *c, IpHdr *ip) noexcept nogil:
     if ip.proto == IP_PROTO_TCP:
         return tcp_input(c, ip)
     if ip.proto == IP_PROTO_UDP:
-        return udp_input(c, ip)
+        return dns_input(c, ip) if dns_is_for(c, ip) else udp_input(c, ip)
     if ip.proto == (IP_PROTO_ICMP6 if ip.v6 else IP_PROTO_ICMP):
         d = ping_input(c, ip)               # has checked it
         if d == DROP_ICMP_TYPE_UNKNOWN and is_too_big(ip):
@@ -225,6 +226,8 @@ cdef void stack_host_event(Ctx *c, uint64_t ref, uint32_t events) noexcept nogil
         tcp_on_host_event(c, flow, events)
     elif flow.kind == FLOW_PING:
         ping_on_host_event(c, flow, events)
+    elif flow.kind == FLOW_DNS:
+        dns_on_host_event(c, flow, events)
     else:
         udp_on_host_event(c, flow, events)
 
@@ -249,6 +252,8 @@ cdef void stack_run_timers(Ctx *c) noexcept nogil:
             tcp_on_timer(c, flow)
         elif flow.kind == FLOW_PING:
             ping_on_timer(c, flow)
+        elif flow.kind == FLOW_DNS:
+            dns_on_timer(c, flow)
         else:
             udp_on_timer(c, flow)
         node = timers_pop(&c.timers, c.now_us)
@@ -308,8 +313,10 @@ cdef void stack_destroy(Ctx *c) noexcept nogil:
         flow = flow_at(&c.flows, i)
         if flow.kind == FLOW_TCP:       # what is with the host's kernel, and all, it may deliver
             tcp_end(c, flow, not (flow.body.tcp.fin_received and flow.body.tcp.rq.length == 0))
-        elif flow.kind != FLOW_FREE and flow.fd >= 0:
-            c.host.close(c.host.impl, flow.fd)
+        elif flow.kind == FLOW_PING:
+            ping_close(c, flow)
+        elif flow.kind != FLOW_FREE:
+            udp_close(c, flow)
     frag_clear(c)
     flows_destroy(&c.flows)
     pool_destroy(&c.pool)
@@ -430,8 +437,10 @@ cdef void stack_set_dns(Ctx *c, list servers) except *:
     cdef bytes server
     cdef int n = 0
     for server in servers[:DNS_MAX]:
-        stack_take_addr(&c.dns_servers[n], server)
+        stack_take_addr(&c.dns_servers[n].addr, server)
+        c.dns_servers[n].dead_until_us = 0
         n += 1
+    c.dns_generation += 1
     c.n_dns = n
 
 

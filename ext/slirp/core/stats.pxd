@@ -90,6 +90,7 @@ cpdef enum Counter:
     CTR_TCP_ABORTED                     # connections ended by our own time-outs or limits
     CTR_UDP_FLOWS
     CTR_UDP_EVICTED
+    CTR_DNS_FAILOVERS                   # a query, or connection, put to one more name server
     CTR_HALF_OPEN_EVICTED
     CTR_TIME_WAIT_RECYCLED              # RFC 9293 3.6.1: a new SYN took the place
     CTR_ICMP_ERRORS_SENT

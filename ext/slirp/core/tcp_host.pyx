@@ -7,12 +7,14 @@ from .blocks cimport QUEUE_IOV_MAX, queue_commit, queue_reserve_iov
 from .conn cimport FLOW_TCP, FlowKey, TcpConn
 from .ctx cimport Forward, touch
 from .flow cimport flow_alloc, flow_handle, flow_lookup
-from .fwd cimport fwd_at, fwd_guest_view
+from .fwd cimport (
+    DNS_PORT, fwd_at, fwd_dns_left, fwd_dns_next, fwd_dns_verdict, fwd_guest_view,
+)
 from .hostops cimport EVENT_ERROR, EVENT_READABLE, EVENT_WRITABLE, REF_FLOW, ref_make
 from .icmp cimport icmp_code_of_errno, icmp_unreachable_for_tcp
 from .ip cimport neigh_lookup
 from .linux cimport EAGAIN, ECONNREFUSED, EINPROGRESS, EMFILE, ETIMEDOUT, iovec
-from .stats cimport CTR_FORWARDS_ACCEPTED, CTR_TCP_CONNECT_FAILED, stats_count
+from .stats cimport CTR_DNS_FAILOVERS, CTR_FORWARDS_ACCEPTED, CTR_TCP_CONNECT_FAILED, stats_count
 from .tcp cimport (
     HOST_CLOSED, HOST_CONNECTING, HOST_OPEN, TCP_CLOSED, TCP_CLOSE_WAIT, TCP_CWND_OPEN,
     TCP_DELACK_US, TCP_ESTABLISHED, TCP_HANDSHAKE_TIMEOUT_US, TCP_MSS_DEFAULT, TCP_MSS_DEFAULT6,
@@ -49,6 +51,28 @@ cdef void tcp_connect_failed(Ctx *c, Flow *flow, int error) noexcept nogil:
     tcp_end(c, flow, False)
 
 
+cdef bint tcp_connect_next(Ctx *c, Flow *flow) noexcept nogil:
+    """The guest's connection to the DNS address has met a dead server: try the next, before the
+    guest is answered. False when there is none, or it is another connection.
+    """
+    cdef TcpConn *t = &flow.body.tcp
+    cdef Addr addr
+    cdef int fd
+    if not t.dns.tried or not fwd_dns_left(c, &t.dns):
+        return False
+    fwd_dns_verdict(c, t.dns.generation, t.dns.server, False)
+    while fwd_dns_next(c, &t.dns, &addr):
+        stats_count(&c.stats, CTR_DNS_FAILOVERS)
+        fd = c.host.tcp_connect(c.host.impl, ref_make(REF_FLOW, flow_handle(flow)), &addr, DNS_PORT)
+        if fd >= 0:
+            if flow.fd >= 0:
+                c.host.close(c.host.impl, flow.fd)
+            flow.fd = fd
+            return True
+        fwd_dns_verdict(c, t.dns.generation, t.dns.server, False)
+    return False
+
+
 cdef void on_connected(Ctx *c, Flow *flow) noexcept nogil:
     """connect() has ended: on success the guest gets its SYN-ACK."""
     cdef TcpConn *t = &flow.body.tcp
@@ -56,8 +80,10 @@ cdef void on_connected(Ctx *c, Flow *flow) noexcept nogil:
     if result == -EINPROGRESS:
         return
     if result < 0:
-        tcp_connect_failed(c, flow, -result)
+        if not tcp_connect_next(c, flow):
+            tcp_connect_failed(c, flow, -result)
         return
+    fwd_dns_verdict(c, t.dns.generation, t.dns.server, True)
     t.host_state = HOST_OPEN
     t.writable = True
     t.deadline_us = c.now_us + TCP_HANDSHAKE_TIMEOUT_US

@@ -7,7 +7,7 @@ from .blocks cimport queue_clear, queue_consume
 from .conn cimport FLOW_TCP, Flow, FlowKey, TcpConn
 from .ctx cimport touch
 from .flow cimport LRU_HALF_OPEN, LRU_TIME_WAIT, flow_alloc, flow_handle, flow_lookup
-from .fwd cimport ROUTE_FORBIDDEN, ROUTE_NOWHERE, Target, fwd_nowhere, fwd_route
+from .fwd cimport ROUTE_DNS, ROUTE_FORBIDDEN, ROUTE_NOWHERE, Target, fwd_nowhere, fwd_route
 from .hostops cimport OPTION_TOS, REF_FLOW, ref_make
 from .icmp cimport icmp_error
 from .icmp6 cimport ICMP_HOST_UNREACHABLE, ICMP_UNREACHABLE
@@ -28,7 +28,7 @@ from .tcp cimport (
     TCP_RTO_UNTIMED_US, TCP_SYN, TCP_SYN_RCVD, TCP_SYN_SENT, TCP_TIME_WAIT, tcp_end, tcp_set_state,
     tcp_shed_half_open, tcp_unhash, tcp_window_shift,
 )
-from .tcp_host cimport tcp_connect_failed
+from .tcp_host cimport tcp_connect_failed, tcp_connect_next
 from .tcp_out cimport (
     tcp_challenge_ack, tcp_clock_ts, tcp_init_sequence, tcp_send_rst_for, tcp_send_syn,
 )
@@ -122,6 +122,8 @@ cdef Drop tcp_accept_syn(Ctx *c, const FlowKey *key, const Segment *seg) noexcep
     tcp_init_sequence(c, flow)
     tcp_set_state(c, flow, TCP_SYN_RCVD)
     touch(c, flow)
+    if target.route == ROUTE_DNS:
+        t.dns = target.tries
     fd = c.host.tcp_connect(c.host.impl, ref_make(REF_FLOW, flow_handle(flow)), &target.addr,
                             target.port)
     if fd == -EMFILE and c.flows.lru[<int>LRU_HALF_OPEN].oldest != flow:
@@ -136,6 +138,8 @@ cdef Drop tcp_accept_syn(Ctx *c, const FlowKey *key, const Segment *seg) noexcep
     if fd == -EMFILE or fd == -ENFILE or fd == -ENOBUFS or fd == -ENOMEM:
         # Our trouble, not the destination's: the guest's SYN will come again
         tcp_end(c, flow, False)
+    elif tcp_connect_next(c, flow):
+        return DROP_NONE
     else:
         tcp_connect_failed(c, flow, -fd)
     return DROP_TCP_HOST_REFUSED
@@ -448,6 +452,7 @@ cdef Drop syn_for_flow(Ctx *c, Flow *flow, const Segment *seg, bint *again) noex
         return DROP_NONE
     if seg.seg_seq == t.irs:                                        # the same SYN again
         if t.host_state == HOST_CONNECTING:
+            tcp_connect_next(c, flow)           # a name server that has been silent for a second
             return DROP_TCP_CONNECTING
         tcp_send_syn(c, flow)
         return DROP_TCP_CONNECTING

@@ -1,16 +1,17 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """UDP: see udp.pxd for the theory."""
 from libc.stdint cimport uint8_t, uint16_t
+from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
-from .conn cimport FLOW_UDP, FLOW_UDP_FORWARD, FLOW_UDP_PEER, FlowKey, FlowKind
+from .conn cimport FLOW_DNS, FLOW_UDP, FLOW_UDP_FORWARD, FLOW_UDP_PEER
 from .ctx cimport LINK_USO4, LINK_USO6, Forward
 from .flow cimport (
     LRU_UDP, flow_alloc, flow_free, flow_handle, flow_lookup, flow_set_class, flow_unhash, flow_use,
 )
 from .fwd cimport (
     ROUTE_FORBIDDEN, ROUTE_NOWHERE, ROUTE_WORLD, Target, fwd_at,
-    fwd_for_guest, fwd_guest_view, fwd_is_dns, fwd_nowhere, fwd_route,
+    fwd_for_guest, fwd_guest_view, fwd_nowhere, fwd_route,
 )
 from .hostops cimport EVENT_ERROR, REF_FLOW, Datagram, HostError, ref_make
 from .icmp cimport icmp_error, icmp_error_for_udp, icmp_refuse, icmp_take_errors, icmp_tracked_send
@@ -26,7 +27,7 @@ from .stats cimport (
 from .timers cimport timer_cancel, timer_set
 from .wire cimport (
     ETH_ALEN, FRAME_MAX_BYTES, HEADROOM_BYTES, IP4_HLEN, IP_PROTO_UDP, IP_TTL_DEFAULT, UDP_HLEN,
-    VNET_GSO_UDP_L4, Addr, addr_is4, load_be16, store_be16, usec_t,
+    VNET_GSO_UDP_L4, addr_is4, load_be16, store_be16,
 )
 
 cdef enum:
@@ -40,14 +41,21 @@ cdef enum:
 # ---- life of a mapping -------------------------------------------------------------------------
 
 cdef usec_t udp_timeout(Ctx *c, const Flow *flow) noexcept nogil:
-    if flow.kind == FLOW_UDP_PEER and fwd_is_dns(c, &flow.key.dest_addr):
+    if flow.kind == FLOW_DNS:
         return UDP_DNS_US
     return UDP_REPLIED_US if flow.body.udp.replied else UDP_UNREPLIED_US
 
 
 cdef void udp_close(Ctx *c, Flow *flow) noexcept nogil:
+    cdef int i
     if flow.fd >= 0 and flow.kind != FLOW_UDP_FORWARD:
         c.host.close(c.host.impl, flow.fd)
+    if flow.kind == FLOW_DNS:
+        for i in range(flow.body.dns.n_asked):
+            if flow.body.dns.fds[i] >= 0:
+                c.host.close(c.host.impl, flow.body.dns.fds[i])
+        c.dns_kept_bytes -= flow.body.dns.query_bytes
+        free(flow.body.dns.query)
     timer_cancel(&c.timers, &flow.timer)
     flow_unhash(&c.flows, flow)
     flow_free(&c.flows, flow)
@@ -123,7 +131,7 @@ cdef Drop open_for_guest(Ctx *c, const IpHdr *ip, FlowKey *key, const Target *ta
                              addr_is4(&target.addr), &target.addr, target.port)
     if fd < 0:
         udp_close(c, flow)
-        return refuse(c, ip, -fd)
+        return udp_refuse(c, ip, -fd)
     flow.fd = fd
     out[0] = flow
     return DROP_NONE
@@ -154,21 +162,16 @@ cdef Drop udp_find(Ctx *c, const IpHdr *ip, FlowKey *key, Flow **out) noexcept n
     return DROP_NONE
 
 
-cdef Drop refuse(Ctx *c, const IpHdr *ip, int error) noexcept nogil:
+cdef Drop udp_refuse(Ctx *c, const IpHdr *ip, int error) noexcept nogil:
     """The host's socket would not open, or not take a datagram."""
     icmp_refuse(c, ip, error)
     return DROP_FLOWS_FULL if error == EMFILE or error == ENFILE else DROP_UDP_HOST_REFUSED
 
 
-cdef Drop udp_input(Ctx *c, const IpHdr *ip) noexcept nogil:
-    """A datagram, or a train of them, from the guest."""
+cdef Drop udp_parse(const IpHdr *ip, FlowKey *key, uint32_t *n) noexcept nogil:
+    """Check a datagram, and fill its key and the length of its payload."""
     cdef const uint8_t *p = ip.payload
-    cdef FlowKey key
-    cdef Flow *flow = NULL
-    cdef Datagram datagram
-    cdef ssize_t result
     cdef uint32_t length
-    cdef Drop d
     if ip.payload_bytes < UDP_HLEN:
         return DROP_UDP_MALFORMED
     length = load_be16(p + 4)
@@ -177,13 +180,26 @@ cdef Drop udp_input(Ctx *c, const IpHdr *ip) noexcept nogil:
     # RFC 768: zero means that there is none; in IPv6 there always is one (RFC 8200 8.1)
     if (load_be16(p + 6) or ip.v6 and not ip.csum_trusted) and not ip_csum_ok(ip, length):
         return DROP_UDP_BAD_CHECKSUM
-    memset(&key, 0, sizeof(FlowKey))
+    n[0] = length - UDP_HLEN
+    memset(key, 0, sizeof(FlowKey))
     key.guest_addr = ip.src
     key.dest_addr = ip.dst
     key.guest_port = load_be16(p)
     key.dest_port = load_be16(p + 2)
     key.proto = IP_PROTO_UDP
-    d = udp_find(c, ip, &key, &flow)
+    return DROP_NONE
+
+
+cdef Drop udp_input(Ctx *c, const IpHdr *ip) noexcept nogil:
+    """A datagram, or a train of them, from the guest."""
+    cdef FlowKey key
+    cdef Flow *flow = NULL
+    cdef Datagram datagram
+    cdef ssize_t result
+    cdef uint32_t n
+    cdef Drop d = udp_parse(ip, &key, &n)
+    if d == DROP_NONE:
+        d = udp_find(c, ip, &key, &flow)
     if d != DROP_NONE:
         return d
     flow.last_us = c.now_us
@@ -191,13 +207,13 @@ cdef Drop udp_input(Ctx *c, const IpHdr *ip) noexcept nogil:
     memset(&datagram, 0, sizeof(Datagram))
     if flow.kind == FLOW_UDP:
         datagram.peer_addr = ip.dst
-        datagram.peer_port = load_be16(p + 2)
+        datagram.peer_port = load_be16(ip.payload + 2)
     else:
         datagram.peer_addr = flow.body.udp.peer_addr
         datagram.peer_port = flow.body.udp.peer_port
         datagram.local_addr = flow.body.udp.local_addr
-    datagram.data = <uint8_t *>p + UDP_HLEN
-    datagram.length = length - UDP_HLEN
+    datagram.data = <uint8_t *>ip.payload + UDP_HLEN
+    datagram.length = n
     datagram.ttl = ip.ttl - 1 if ip.ttl != IP_TTL_DEFAULT else 0    # another life is meant
     datagram.tos = ip.tos
     if ip.gso_type == VNET_GSO_UDP_L4 and datagram.length > ip.gso_size:
@@ -208,7 +224,7 @@ cdef Drop udp_input(Ctx *c, const IpHdr *ip) noexcept nogil:
         result = icmp_tracked_send(c, flow, ip, &datagram)
         if result == -EMSGSIZE:
             return DROP_UDP_TOO_BIG
-    return DROP_NONE if result >= 0 else refuse(c, ip, <int>-result)
+    return DROP_NONE if result >= 0 else udp_refuse(c, ip, <int>-result)
 
 
 # ---- host to guest -----------------------------------------------------------------------------
@@ -242,8 +258,8 @@ cdef void send_to_guest(Ctx *c, const Flow *flow, const Addr *src, uint16_t src_
     ip_output(c, &out)
 
 
-cdef void deliver(Ctx *c, Flow *flow, const Addr *src, uint16_t src_port,
-                  const Datagram *datagram) noexcept nogil:
+cdef void udp_deliver(Ctx *c, Flow *flow, const Addr *src, uint16_t src_port,
+                      const Datagram *datagram) noexcept nogil:
     """Give the guest a datagram or a train: whole if its kernel cuts trains, else one by one."""
     cdef uint8_t *data = datagram.data
     cdef uint32_t left = datagram.length
@@ -267,7 +283,7 @@ cdef void deliver(Ctx *c, Flow *flow, const Addr *src, uint16_t src_port,
             left -= n
 
 
-cdef bint receive(Ctx *c, int fd, Datagram *datagram) noexcept nogil:
+cdef bint udp_receive(Ctx *c, int fd, Datagram *datagram) noexcept nogil:
     """The next datagram of a socket into the scratch buffer. False when none waits."""
     while True:
         memset(datagram, 0, sizeof(Datagram))
@@ -287,12 +303,12 @@ cdef void udp_on_host_event(Ctx *c, Flow *flow, uint32_t events) noexcept nogil:
     if events & EVENT_ERROR:
         icmp_take_errors(c, flow, NULL)
     for _ in range(UDP_BATCH):
-        if not receive(c, flow.fd, &datagram):
+        if not udp_receive(c, flow.fd, &datagram):
             return
         if flow.kind == FLOW_UDP_PEER:
-            deliver(c, flow, &flow.key.dest_addr, flow.key.dest_port, &datagram)
+            udp_deliver(c, flow, &flow.key.dest_addr, flow.key.dest_port, &datagram)
         elif addr_is4(&datagram.peer_addr) == addr_is4(&flow.key.guest_addr):
-            deliver(c, flow, &datagram.peer_addr, datagram.peer_port, &datagram)
+            udp_deliver(c, flow, &datagram.peer_addr, datagram.peer_port, &datagram)
         else:
             stats_count(&c.stats, CTR_HOST_RX_DROPPED)
 
@@ -349,10 +365,10 @@ cdef void udp_on_forward_event(Ctx *c, uint32_t forward_index) noexcept nogil:
         if flow != NULL and flow.kind == FLOW_UDP_FORWARD:
             icmp_error_for_udp(c, flow, &key.dest_addr, key.dest_port, &error)
     for _ in range(UDP_BATCH):
-        if not receive(c, forward.fd, &datagram):
+        if not udp_receive(c, forward.fd, &datagram):
             return
         flow = flow_of_client(c, forward_index, &datagram)
         if flow == NULL:
             stats_count(&c.stats, CTR_HOST_RX_DROPPED)
             continue
-        deliver(c, flow, &flow.key.dest_addr, flow.key.dest_port, &datagram)
+        udp_deliver(c, flow, &flow.key.dest_addr, flow.key.dest_port, &datagram)
