@@ -4,6 +4,9 @@ One request a connection: the client sends a JSON object, usually shuts down its
 one object to the end of the stream. Clients exist that read once, that read to the end, that send a
 newline and keep their side open; so a request is served as soon as it is whole, and the reply is
 one write followed by a close.
+
+Whoever may not ask is told so and not read; so is, at MAX_CLIENTS, whoever comes on top: those who
+were there first are served. Both are counted.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from slirp.forwards import Forwards
 
 MAX_REQUEST_BYTES = 65536
 REQUEST_TIMEOUT_S = 10.0
+MAX_CLIENTS = 1024  # connections at a time; some clients publish hundreds of ports in a row
 _PAUSE_S = 0.2  # a client that has written nothing for so long has written all
 _MAX_PORT = 65535
 
@@ -30,6 +34,10 @@ _PROTOS = {
     "udp4": forwards.UDP,
 }
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 Reply = dict[str, object]
 
 
@@ -37,19 +45,43 @@ class BadRequestError(Exception):
     """The message is what the client reads after "bad request: "."""
 
 
-async def serve_client(
-    table: Forwards, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> None:
-    """Answer one connection and close it. Never raises."""
-    try:
-        async with asyncio.timeout(REQUEST_TIMEOUT_S):
-            reply = answer(table, await _read_request(reader))
-            writer.write(json.dumps(reply, separators=(",", ":")).encode())
-            await writer.drain()
-    except (OSError, TimeoutError):
-        pass  # the client has gone, or never said anything: nobody is there to be told
-    finally:
-        writer.close()
+class Server:
+    """Serves connections on `table`.
+
+    refusal:  why a client, by its descriptor, may not ask; None when it may.
+    counters: for the report.
+    """
+
+    def __init__(self, table: Forwards, refusal: Callable[[int], str | None]) -> None:
+        self._table = table
+        self._refusal = refusal
+        self._clients = 0
+        self.counters = {"api_requests": 0, "api_refused": 0, "api_overloads": 0}
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one connection and close it. Never raises."""
+        self._clients += 1
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                reply = self._turn_away(writer) or answer(self._table, await _read_request(reader))
+                writer.write(json.dumps(reply, separators=(",", ":")).encode())
+                await writer.drain()
+        except (OSError, TimeoutError):
+            pass  # the client has gone, or never said anything: nobody is there to be told
+        finally:
+            self._clients -= 1
+            writer.close()
+
+    def _turn_away(self, writer: asyncio.StreamWriter) -> Reply | None:
+        refusal = self._refusal(writer.get_extra_info("socket").fileno())
+        if refusal is not None:
+            self.counters["api_refused"] += 1
+            return {"error": {"desc": f"not allowed: {refusal}"}}
+        if self._clients > MAX_CLIENTS:
+            self.counters["api_overloads"] += 1
+            return {"error": {"desc": "too many clients at a time"}}
+        self.counters["api_requests"] += 1
+        return None
 
 
 async def _read_request(reader: asyncio.StreamReader) -> bytes:

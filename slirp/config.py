@@ -78,6 +78,9 @@ class Config:
         self.tcp_buffer_bytes = 4 << 20  # per connection and direction
         self.memory_bytes = 256 << 20  # of all connections' buffers together
         self.max_flows = 32768  # connections, UDP mappings and pings
+        self.sandbox = True  # namespaces, capabilities, Landlock: all but the filter
+        self.seccomp = True  # the system call filter
+        self.require_sandbox = False  # a layer that the system refuses is an error
         self.warnings: list[str] = []
 
 

@@ -3,8 +3,9 @@
   1. fork the helper that opens the TAP in the target's namespaces (netns)
   2. import the data plane while the helper works
   3. Engine, API socket, banner
-  4. a thread turns the Engine: packets flow; now write "1" to the ready descriptor
-  5. import asyncio and uvloop, and go on in an event loop (service)
+  4. give up all rights that are not needed any more (sandbox)
+  5. a thread turns the Engine: packets flow; now write "1" to the ready descriptor
+  6. import asyncio and uvloop, and go on in an event loop (service)
 
 What is imported here is on the way to ready, and a test holds it to that.
 """
@@ -43,11 +44,15 @@ class Daemon:
     on_signal: the same for a signal, given whether a process sent it; the status may be minus the
                signal, to die by it.
     is_busy:   asked after the end, for a while: whether something must still be delivered.
+    sandbox:   entered by serve().
     """
 
-    def __init__(self, config: Config, opened: Tap, signums: list[int]) -> None:
+    def __init__(
+        self, config: Config, opened: Tap, signums: list[int], command_pid: int | None = None
+    ) -> None:
         from slirp.core.engine import Engine
         from slirp.driver import Driver
+        from slirp.sandbox import Sandbox
 
         files = raise_file_limit()
         network = config.network
@@ -77,9 +82,10 @@ class Daemon:
         self.watches: dict[int, Callable[[], int | None]] = {}
         self.on_signal: Callable[[int, bool], int | None] = _die
         self.is_busy: Callable[[], bool] = _never
+        self.sandbox = Sandbox(config, command_pid)
         # From here on a signal waits for the event loop, so that the API socket's file is removed.
         self.signals = signals.SignalFd([*signums, oscalls.SIGUSR1])
-        self.api_socket = ApiSocket(config.api_path) if config.api_path else None
+        self.api_socket = ApiSocket(config.api_path, opened.network) if config.api_path else None
 
     def __enter__(self) -> Self:
         return self
@@ -92,7 +98,11 @@ class Daemon:
         self.engine.close()
 
     def serve(self, on_ready: Callable[[], None]) -> int:
-        """Let packets flow, call `on_ready`, and go on until the end. Returns how it ended."""
+        """Shut ourselves in, let packets flow, call `on_ready`, and go on until the end.
+
+        Returns how it ended. Raises SlirpError.
+        """
+        self.sandbox.enter()
         self.driver.start()
         on_ready()
         from slirp import service
@@ -135,7 +145,8 @@ def _open_tap(config: Config) -> tuple[Tap, int | None]:
         return tap.adopt(int(config.target)), None
     target_fd = _open_process(config)
     helper = netns.start(config)
-    import slirp.core.engine  # noqa: F401 (10 ms that the helper needs anyway)
+    import slirp.core.engine
+    import slirp.sandbox  # noqa: F401 (15 ms that the helper needs anyway)
 
     opened, in_place = helper.receive_tap()
     helper.reap()

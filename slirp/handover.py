@@ -16,12 +16,14 @@ from _socket import (
     MSG_CMSG_CLOEXEC,
     SCM_RIGHTS,
     SOCK_CLOEXEC,
+    SOCK_DGRAM,
     SOCK_SEQPACKET,
     SOL_SOCKET,
     socket,
     socketpair,
 )
 
+from slirp.apisocket import network_cookie
 from slirp.errors import SlirpError
 from slirp.tap import Tap
 
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 _TAP = b"T"
 _ERROR = b"E"
-_PROPERTIES = struct.Struct("=cI??6s")  # tag, offload, vnet_hdr, in_place, mac
+_PROPERTIES = struct.Struct("=cI??6sQ")  # tag, offload, vnet_hdr, in_place, mac, network
 _FD = struct.Struct("i")
 _MAX_MESSAGE_BYTES = 4096
 
@@ -55,8 +57,8 @@ class Child:
         Raises SlirpError with the child's words, or when it ended without any.
         """
         message, fd = self._receive()
-        _, offload, vnet_hdr, in_place, mac = _PROPERTIES.unpack(message)
-        return Tap(fd, mac, offload, vnet_hdr), in_place
+        _, offload, vnet_hdr, in_place, mac, network = _PROPERTIES.unpack(message)
+        return Tap(fd, mac, offload, vnet_hdr, network), in_place
 
     def receive_step(self) -> bytes:
         """Wait until the child has sent a step of send_step(). Raises as receive_tap() does."""
@@ -114,6 +116,12 @@ def fork(work: Callable[[socket], None]) -> Child:
 
 
 def send_tap(sock: socket, tap: Tap, *, in_place: bool) -> None:
-    """Hand `tap` over. in_place: it was opened in the namespace that it serves."""
-    message = _PROPERTIES.pack(_TAP, tap.offload, tap.vnet_hdr, in_place, tap.mac)
+    """Hand `tap` over, from the network namespace that it serves.
+
+    in_place: it was opened there, too.
+    """
+    probe = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC)
+    network = network_cookie(probe)
+    probe.close()
+    message = _PROPERTIES.pack(_TAP, tap.offload, tap.vnet_hdr, in_place, tap.mac, network)
     sock.sendmsg([message], [(SOL_SOCKET, SCM_RIGHTS, _FD.pack(tap.fd))])

@@ -1,9 +1,8 @@
 """Every option: its name, its help, its effect. slirp4netns 1.3's, and those of `pyslirp run`.
 
 An option whose machinery is missing is accepted with a warning where the caller is no worse off
-without it, since Podman passes --enable-ipv6, --enable-sandbox and --enable-seccomp unasked; and is
-refused where something else than asked would happen (another source address, another kind of
-target).
+without it, since Podman passes --enable-ipv6 unasked; and is refused where something else than
+asked would happen (another source address, another kind of target).
 """
 
 from __future__ import annotations
@@ -120,6 +119,16 @@ def _target_type(_: Config, text: str) -> None:
         raise UsageError('--target-type must be either "netns" or "bess"')
 
 
+def _no_sandbox(config: Config, _: str) -> None:
+    config.sandbox = False
+    config.warnings.append("--no-sandbox: a guest that breaks out of pyslirp is you")
+
+
+def _no_seccomp(config: Config, _: str) -> None:
+    config.seccomp = False
+    config.warnings.append("--no-seccomp: a guest that breaks into pyslirp may call the kernel")
+
+
 def _publish(config: Config, text: str) -> None:
     assert isinstance(config, RunConfig)
     config.publish.append(parse_publication(text))
@@ -144,6 +153,17 @@ _NO_DNS = Option(
     "",
     "do not redirect 10.0.2.3 (network address + 3) to the host's DNS",
     _set("dns", False),
+)
+_CONFINEMENT = (
+    Option("no-sandbox", "", "", "run without a sandbox, for debugging", _no_sandbox),
+    Option("no-seccomp", "", "", "do not filter system calls, for debugging", _no_seccomp),
+    Option(
+        "require-sandbox",
+        "",
+        "",
+        "fail where the system refuses a part of the two",
+        _set("require_sandbox"),
+    ),
 )
 _LIMITS = (
     Option(
@@ -202,20 +222,9 @@ OPTIONS: tuple[Option, ...] = (
         _netns_type,
     ),
     Option("userns-path", "", "PATH", "specify user namespace path", _store("userns_path")),
-    Option(
-        "enable-sandbox",
-        "",
-        "",
-        "accepted, not supported yet: no sandbox",
-        _warn("--enable-sandbox is not supported yet, running without a sandbox"),
-    ),
-    Option(
-        "enable-seccomp",
-        "",
-        "",
-        "accepted, not supported yet: no system call filter",
-        _warn("--enable-seccomp is not supported yet, running without a system call filter"),
-    ),
+    Option("enable-sandbox", "", "", "run in a sandbox (the default)", _nothing),
+    Option("enable-seccomp", "", "", "filter our own system calls (the default)", _nothing),
+    *_CONFINEMENT,
     Option(
         "outbound-addr",
         "",
@@ -272,6 +281,7 @@ RUN_OPTIONS: tuple[Option, ...] = (
         "keep the caller's user id instead of becoming root inside",
         _set("map_current_user"),
     ),
+    *_CONFINEMENT,
     *_LIMITS,
     HELP,
 )

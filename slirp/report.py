@@ -10,12 +10,16 @@ from slirp import log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from slirp.core.engine import Engine
 
 
-def collect(engine: Engine) -> str:
-    """One line with the counters, then one for each flow; no newline at the end."""
-    lines = [json.dumps({"stats": engine.stats()})]
+def collect(engine: Engine, more: Mapping[str, int]) -> str:
+    """One line with the counters, the engine's and `more`, then one for each flow; no newline at
+    the end.
+    """
+    lines = [json.dumps({"stats": {**engine.stats(), **more}})]
     lines += [json.dumps({"flow": flow}, default=_describe) for flow in engine.flows()]
     return "\n".join(lines)
 

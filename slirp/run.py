@@ -67,11 +67,14 @@ def main(config: RunConfig) -> int:
     if child.receive_step() == _UNSHARED:
         _map_identity(child.pid, config)
     child.send_step(_MAPPED)
-    import slirp.core.engine  # noqa: F401 (10 ms that the child needs anyway)
+    import slirp.core.engine
+    import slirp.sandbox  # noqa: F401 (15 ms that the child needs anyway)
 
     opened, _ = child.receive_tap()
+    for warning in config.warnings:
+        log.complain(warning)
     command = _Command(child.pid)
-    with daemon.Daemon(config, opened, _SIGNALS) as host:
+    with daemon.Daemon(config, opened, _SIGNALS, child.pid) as host:
         for wish in config.publish:
             host.forwards.add(wish.proto, wish.host_addr, wish.host_port, "", wish.guest_port)
         host.watches[os.pidfd_open(child.pid)] = command.reap

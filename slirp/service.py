@@ -51,6 +51,7 @@ class _Service:
         self._loop = loop
         self._ended: asyncio.Future[int] = loop.create_future()
         self._hurried = False
+        self._counters: dict[str, int] = {}  # the API's
         self._reporting = _thread.allocate_lock()
 
     async def run(self) -> int:
@@ -60,6 +61,7 @@ class _Service:
         for fd, on_readable in daemon.watches.items():
             self._watch(fd, functools.partial(self._on_watched, on_readable))
         server = await self._serve_api()
+        daemon.sandbox.tighten()
         try:
             outcome = await self._ended
             await self._linger()
@@ -80,9 +82,10 @@ class _Service:
         if api_socket is None:
             return None
         listener = socket.socket(fileno=api_socket.sock.detach())
-        serve = functools.partial(api.serve_client, self._daemon.forwards)
+        server = api.Server(self._daemon.forwards, api_socket.refusal)
+        self._counters = server.counters
         return await asyncio.start_unix_server(
-            serve, sock=listener, limit=api.MAX_REQUEST_BYTES, backlog=apisocket.BACKLOG
+            server.serve, sock=listener, limit=api.MAX_REQUEST_BYTES, backlog=apisocket.BACKLOG
         )
 
     def _watch(self, fd: int, on_readable: Callable[[], None]) -> None:
@@ -124,7 +127,7 @@ class _Service:
     def _report(self) -> None:
         # Whoever reads our stderr may be slow or stuck, so a thread writes, one report at a time.
         if self._reporting.acquire(blocking=False):
-            text = self._daemon.driver.call(report.collect, self._daemon.engine)
+            text = self._daemon.driver.call(report.collect, self._daemon.engine, self._counters)
             _thread.start_new_thread(self._write_report, (text,))
 
     def _write_report(self, text: str) -> None:

@@ -52,15 +52,17 @@ class Tap:
     mac:      the 6 bytes of the interface, that is the guest's own.
     offload:  TUN_F_* bits in force.
     vnet_hdr: frames are preceded by a virtio-net header of VNET_HEADER_BYTES.
+    network:  the cookie of the network namespace that it serves (apisocket); 0 when unknown.
     """
 
-    __slots__ = ("fd", "mac", "offload", "vnet_hdr")
+    __slots__ = ("fd", "mac", "network", "offload", "vnet_hdr")
 
-    def __init__(self, fd: int, mac: bytes, offload: int, vnet_hdr: bool) -> None:
+    def __init__(self, fd: int, mac: bytes, offload: int, vnet_hdr: bool, network: int = 0) -> None:
         self.fd = fd
         self.mac = mac
         self.offload = offload
         self.vnet_hdr = vnet_hdr
+        self.network = network
 
 
 def open_device() -> int:

@@ -210,10 +210,7 @@ class Client:
 @pytest.fixture
 async def client(table: Forwards, tmp_path: pathlib.Path) -> Any:
     path = str(tmp_path / "api")
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await api.serve_client(table, reader, writer)
-
+    serve = api.Server(table, lambda _: None).serve
     async with await asyncio.start_unix_server(serve, path, limit=api.MAX_REQUEST_BYTES):
         yield Client(path)
 
@@ -249,6 +246,35 @@ async def test_large_requests(client: Client) -> None:
     # the client writes all before it reads, and must not find a broken pipe
     assert await client.exchange(padded(100 * api.MAX_REQUEST_BYTES)) == refusal
     assert await client.exchange(padded(api.MAX_REQUEST_BYTES + 1), shut_down=False) == refusal
+
+
+async def test_whoever_may_not_ask_is_told_so(table: Forwards, tmp_path: pathlib.Path) -> None:
+    path = str(tmp_path / "api")
+    server = api.Server(table, lambda _: "another user")
+    async with await asyncio.start_unix_server(server.serve, path):
+        reply = await Client(path).exchange(shut_down=False)
+    assert reply == b'{"error":{"desc":"not allowed: another user"}}'
+    assert server.counters == {"api_requests": 0, "api_refused": 1, "api_overloads": 0}
+
+
+async def test_at_the_bound_of_clients_the_newcomer_is_told_so(
+    table: Forwards, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "MAX_CLIENTS", 2)
+    path = str(tmp_path / "api")
+    server = api.Server(table, lambda _: None)
+    async with await asyncio.start_unix_server(server.serve, path):
+        early = [await asyncio.open_unix_connection(path) for _ in range(2)]
+        while server.counters["api_requests"] < 2:
+            await asyncio.sleep(0)
+        reply = await Client(path).exchange(shut_down=False)
+        assert reply == b'{"error":{"desc":"too many clients at a time"}}'
+        for reader, writer in early:
+            writer.write(LIST)
+            assert await reader.read() == LISTED
+            writer.close()
+        assert await Client(path).exchange(LIST) == LISTED
+    assert server.counters == {"api_requests": 3, "api_refused": 0, "api_overloads": 1}
 
 
 async def test_silent_client_is_let_go(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

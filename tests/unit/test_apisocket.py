@@ -6,6 +6,8 @@ import os
 import pathlib
 import socket
 import stat
+import subprocess
+import sys
 
 import pytest
 
@@ -88,3 +90,77 @@ def test_end_leaves_a_successor_alone(tmp_path: pathlib.Path) -> None:
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(path)
     new.close()
+
+
+# Who a client is
+
+CLIENT = """
+import socket, sys
+client = socket.socket(socket.AF_UNIX)
+sys.stdout.buffer.write(client.getsockopt(socket.SOL_SOCKET, 71, 8))
+sys.stdout.flush()
+sys.stdin.read(1)
+client.connect(sys.argv[1])
+sys.stdin.read(1)
+"""
+
+
+def refusal_of(api: ApiSocket, path: pathlib.Path, guest: bool, *prefix: str) -> str | None:
+    """What becomes of a client that `prefix` runs, and that is in the network of the guest."""
+    argv = [*prefix, sys.executable, "-I", "-c", CLIENT, str(path)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
+        assert client.stdin is not None
+        assert client.stdout is not None
+        network = int.from_bytes(client.stdout.read(8), sys.byteorder)
+        api.guest_network = network if guest else network + 1
+        client.stdin.write(b".")
+        client.stdin.flush()
+        api.sock.setblocking(True)
+        fd, _ = api.sock._accept()
+        verdict = api.refusal(fd)
+        os.close(fd)
+        client.communicate(b".")
+    return verdict
+
+
+ELSEWHERE = ("unshare", "--user", "--map-root-user", "--net")
+
+
+@pytest.mark.parametrize("prefix", [(), ELSEWHERE], ids=["here", "elsewhere"])
+def test_client_like_us_may_ask_and_the_guest_may_not(
+    tmp_path: pathlib.Path, prefix: tuple[str, ...]
+) -> None:
+    """The guest, where it is the same user and sees the same files."""
+    api = ApiSocket(str(tmp_path / "s"))
+    assert refusal_of(api, tmp_path / "s", False, *prefix) is None
+    assert refusal_of(api, tmp_path / "s", True, *prefix) == "the guest itself"
+    api.close()
+
+
+@pytest.mark.parametrize("uid", [1, 65534], ids=["other", "without a number"])
+def test_another_user_may_not_whatever_the_mode(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, uid: int
+) -> None:
+    api = ApiSocket(str(tmp_path / "s"))
+    (tmp_path / "s").chmod(0o666)
+    peer = int.to_bytes(1, 4, sys.byteorder) + uid.to_bytes(4, sys.byteorder) + bytes(4)
+
+    class Client:
+        """A socket whose other end is somebody else's."""
+
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def getsockopt(self, level: int, name: int, length: int) -> bytes:
+            if name == socket.SO_PEERCRED:
+                return peer
+            return api.sock.getsockopt(level, name, length)
+
+        def detach(self) -> None:
+            pass
+
+    monkeypatch.setattr("slirp.apisocket.socket", Client)
+    assert api.refusal(0) == "another user"
+    (tmp_path / "s").chmod(0o600)  # then nobody but root can have come in, whose number may differ
+    assert api.refusal(0) == (None if uid == 65534 else "another user")
+    api.close()

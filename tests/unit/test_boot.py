@@ -19,7 +19,10 @@ LATE = (
     *("ipaddress", "inspect", "selectors", "tempfile", "shutil", "random"),
 )
 # The data plane brings these along, but while the TAP is made; before that, nothing may.
-BEFORE_THE_FORK = (*LATE, "enum", "collections", "functools", "slirp.core.engine")
+BEFORE_THE_FORK = (
+    *(*LATE, "enum", "collections", "functools"),
+    *("slirp.core.engine", "slirp.core.confine", "slirp.sandbox", "slirp.seccomp"),
+)
 
 
 def loaded_by(*modules: str) -> set[str]:
@@ -42,7 +45,8 @@ def at_the_fork() -> set[str]:
 
 @pytest.fixture(scope="module")
 def at_ready() -> set[str]:
-    return loaded_by("slirp.cli", "slirp.daemon", "slirp.run", "slirp.driver", "resource")
+    late = ("slirp.driver", "slirp.sandbox", "resource")
+    return loaded_by("slirp.cli", "slirp.daemon", "slirp.run", *late)
 
 
 @pytest.mark.parametrize("module", BEFORE_THE_FORK)

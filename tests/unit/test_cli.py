@@ -33,6 +33,7 @@ def test_defaults() -> None:
     assert (config.configure, config.mtu, config.mac) == (False, 1500, None)
     assert (config.api_path, config.ready_fd, config.exit_fd) == (None, None, None)
     assert (config.host_loopback, config.dns, config.warnings) == (True, True, [])
+    assert (config.sandbox, config.seccomp, config.require_sandbox) == (True, True, False)
 
 
 def test_podmans_line(tmp_path: pathlib.Path) -> None:
@@ -46,13 +47,21 @@ def test_podmans_line(tmp_path: pathlib.Path) -> None:
     assert (config.ready_fd, config.exit_fd) == (write_fd, read_fd)
     assert (config.mtu, config.host_loopback, config.configure) == (65520, False, True)
     assert config.api_path == "/x/y.net"
-    assert [warning.split()[0] for warning in config.warnings] == [
-        "--enable-sandbox",
-        "--enable-seccomp",
-        "--enable-ipv6",
-    ]
+    assert (config.sandbox, config.seccomp, config.require_sandbox) == (True, True, False)
+    assert [warning.split()[0] for warning in config.warnings] == ["--enable-ipv6"]
     os.close(read_fd)
     os.close(write_fd)
+
+
+@pytest.mark.parametrize("name", ["sandbox", "seccomp"])
+def test_confinement_is_turned_off_loudly(name: str) -> None:
+    config = parse(f"--no-{name}", "42", "tap0")
+    assert not getattr(config, name)
+    assert config.warnings[0].startswith(f"--no-{name}: ")
+    command = cli.parse_run([f"--no-{name}", "--require-sandbox", "true"])
+    assert command is not None
+    assert not getattr(command, name)
+    assert command.require_sandbox
 
 
 def test_rootlesskits_line() -> None:

@@ -35,6 +35,16 @@ class Signals:
         return arrived
 
 
+class Sandbox:
+    """Stands for slirp.sandbox.Sandbox."""
+
+    def __init__(self) -> None:
+        self.tightened = 0
+
+    def tighten(self) -> None:
+        self.tightened += 1
+
+
 class Daemon:
     """Stands for slirp.daemon.Daemon: the same attributes, nothing behind them."""
 
@@ -48,6 +58,7 @@ class Daemon:
         self.is_busy: Callable[[], bool] = lambda: False
         self.on_link_down = lambda: 0
         self.api_socket = None
+        self.sandbox = Sandbox()
         self.forwards = None
 
     def run(self, after_s: float = 0.0, then: Callable[[], object] = lambda: None) -> int:
@@ -85,6 +96,7 @@ def test_loops(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_signal_ends_it(daemon: Daemon) -> None:
     assert daemon.run(0.05, lambda: daemon.signals.send(oscalls.SIGTERM)) == -oscalls.SIGTERM
+    assert daemon.sandbox.tightened == 1
 
 
 def test_signal_that_came_before_the_loop_ends_it(daemon: Daemon) -> None:

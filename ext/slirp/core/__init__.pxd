@@ -26,6 +26,7 @@ only call down.
              hostlinux  HostOps by system calls
              engine     the TAP, epoll and the stack: `Engine`, what the daemon drives
     beside   oscalls    the few calls of Linux that Python's os module lacks, for slirp/
+             confine    those of them that take rights away
 
 A frame of the guest's:   engine.link_receive -> stack_input -> ip4_parse -> ip_dispatch
                           -> tcp_input

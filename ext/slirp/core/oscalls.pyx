@@ -12,6 +12,8 @@ from libc.errno cimport errno
 
 cdef extern from "<sched.h>" nogil:
     int c_CLONE_NEWNS "CLONE_NEWNS"
+    int c_CLONE_NEWUTS "CLONE_NEWUTS"
+    int c_CLONE_NEWIPC "CLONE_NEWIPC"
     int c_CLONE_NEWUSER "CLONE_NEWUSER"
     int c_CLONE_NEWNET "CLONE_NEWNET"
     int c_setns "setns"(int fd, int kind)
@@ -20,9 +22,11 @@ cdef extern from "<sched.h>" nogil:
 cdef extern from "<sys/mount.h>" nogil:
     unsigned long c_MS_NOSUID "MS_NOSUID"
     unsigned long c_MS_NODEV "MS_NODEV"
+    unsigned long c_MS_NOEXEC "MS_NOEXEC"
     unsigned long c_MS_BIND "MS_BIND"
     unsigned long c_MS_REC "MS_REC"
     unsigned long c_MS_PRIVATE "MS_PRIVATE"
+    unsigned long c_MS_SLAVE "MS_SLAVE"
     int c_MNT_DETACH "MNT_DETACH"
     int c_mount "mount"(const char *source, const char *target, const char *fs_type,
                         unsigned long flags, const void *data)
@@ -65,13 +69,17 @@ cdef extern from "<sys/signalfd.h>" nogil:
 
 
 CLONE_NEWNS = c_CLONE_NEWNS
+CLONE_NEWUTS = c_CLONE_NEWUTS
+CLONE_NEWIPC = c_CLONE_NEWIPC
 CLONE_NEWUSER = c_CLONE_NEWUSER
 CLONE_NEWNET = c_CLONE_NEWNET
 MS_NOSUID = c_MS_NOSUID
 MS_NODEV = c_MS_NODEV
+MS_NOEXEC = c_MS_NOEXEC
 MS_BIND = c_MS_BIND
 MS_REC = c_MS_REC
 MS_PRIVATE = c_MS_PRIVATE
+MS_SLAVE = c_MS_SLAVE
 MNT_DETACH = c_MNT_DETACH
 SIGHUP = c_SIGHUP
 SIGINT = c_SIGINT
