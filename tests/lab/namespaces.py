@@ -45,6 +45,11 @@ def enter_network(pid: int) -> None:
         os.close(fd)
 
 
+def family_of(address: str) -> int:
+    """The address family of a numeric address."""
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
 class Namespace:
     """The namespaces of one holder process.
 
@@ -129,7 +134,7 @@ class Namespace:
 
     def listen(self, address: str = "0.0.0.0", port: int = 0, backlog: int = 512) -> socket.socket:
         """A listening TCP socket in this namespace; port 0 lets the kernel choose."""
-        listener = self.new_socket()
+        listener = self.new_socket(family=family_of(address))
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((address, port))
         listener.listen(backlog)
@@ -138,14 +143,14 @@ class Namespace:
 
     def bind_udp(self, address: str = "0.0.0.0", port: int = 0) -> socket.socket:
         """A bound UDP socket in this namespace."""
-        bound = self.new_socket(socket.SOCK_DGRAM)
+        bound = self.new_socket(socket.SOCK_DGRAM, family_of(address))
         bound.bind((address, port))
         bound.settimeout(10)
         return bound
 
     def connect(self, address: str, port: int, timeout: float = 10.0) -> socket.socket:
         """A TCP connection from this namespace; raises what connect(2) raises."""
-        client = self.new_socket()
+        client = self.new_socket(family=family_of(address))
         client.settimeout(timeout)
         try:
             client.connect((address, port))
