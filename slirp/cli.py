@@ -11,6 +11,7 @@ import sys
 
 from slirp import __version__, log
 from slirp.config import (
+    MIN_MTU6,
     PID,
     TAPFD,
     Config,
@@ -87,6 +88,7 @@ def parse(words: Sequence[str], name: str = PROGRAM) -> Config | None:
             option.apply(config, value)
     _take_operands(config, operands)
     _check_target(config)
+    _check_mtu6(config)
     if config.mac is not None and not config.configure:
         raise UsageError("--macaddress cannot be specified when --configure or -c is not specified")
     for label, fd in (("ready-fd", config.ready_fd), ("exit-fd", config.exit_fd)):
@@ -107,6 +109,7 @@ def parse_run(words: Sequence[str]) -> RunConfig | None:
         else:
             option.apply(config, value)
     check_tap_name(config.tap_name)
+    _check_mtu6(config)
     if not config.command:
         config.command = [os.environ.get("SHELL") or "/bin/sh"]
     return config
@@ -188,6 +191,13 @@ def _check_target(config: Config) -> None:
         _check_path("existing path expected when --netns-type=path", target)
     if config.userns_path is not None:
         _check_path("userns path doesn't exist", config.userns_path)
+
+
+def _check_mtu6(config: Config) -> None:
+    """Do without IPv6 where the link is too narrow for it, as the kernel does."""
+    if config.network6 is not None and config.mtu < MIN_MTU6:
+        config.network6 = None
+        config.warnings.append(f"no IPv6, which needs an MTU of {MIN_MTU6}")
 
 
 def _check_path(complaint: str, path: str) -> None:

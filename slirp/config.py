@@ -1,17 +1,23 @@
 """What the user asked for: the virtual network, the target, the options. Plain data, checked here.
 
 A virtual network is a CIDR from which all addresses follow, as in slirp4netns: gateway = network +
-2, DNS = network + 3, the guest's own address = network + 100. The prefix ends at 25 so that they
-all fit.
+2, DNS = network + 3, DHCP = network + 15 to + 30, the guest's own address = network + 100. The
+prefix ends at 25 so that they all fit. In IPv6 the guest's own address is the one that it would
+make of its hardware address by itself.
 """
 
 from __future__ import annotations
 
-from _socket import AF_INET, inet_ntop, inet_pton
+from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
 from slirp.errors import SlirpError, UsageError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 DEFAULT_CIDR = "10.0.2.0/24"
+DEFAULT_CIDR6 = "fd00::/64"
 DEFAULT_MTU = 1500
 # A kernel TCP/IP stack pays per packet, and nothing between us and the container needs small ones.
 # slirp4netns keeps 1500 for the sake of its callers; `pyslirp run` has none to surprise.
@@ -20,6 +26,10 @@ MIN_MTU = 576  # RFC 791: what every host must accept, and the least our TCP rec
 MAX_MTU = 65521  # the kernel's limit for a TAP: 65535 less the Ethernet header
 MIN_PREFIX_LEN = 1
 MAX_PREFIX_LEN = 25
+# RFC 4862 5.5.3 d, RFC 2464 4: what a guest adds to a prefix on Ethernet has 64 bits, so one of
+# another length could not be advertised.
+PREFIX_LEN6 = 64
+MIN_MTU6 = 1280  # RFC 8200 5
 MAX_INTERFACE_NAME_BYTES = 15  # IFNAMSIZ less the terminator
 MAC_BYTES = 6
 _MAX_DIGITS = 10  # any 32-bit number
@@ -32,6 +42,7 @@ _SIZE_SUFFIXES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 _GATEWAY_OFFSET = 2
 _DNS_OFFSET = 3
+_DHCP_OFFSETS = range(15, 31)
 _GUEST_OFFSET = 100
 # The gateway's MAC is 52:55 followed by its IPv4 address, as libslirp makes it: known to the field,
 # and different for different networks.
@@ -57,6 +68,43 @@ class Network:
         """The 6 bytes that answer for every address beyond the guest."""
         return _GATEWAY_MAC_PREFIX + self.gateway
 
+    @property
+    def dhcp_pool(self) -> list[bytes]:
+        """The addresses that DHCP gives away."""
+        return _addresses(self.address, _DHCP_OFFSETS)
+
+    def contains(self, address: bytes) -> bool:
+        """Whether an address is of this network."""
+        mask = int.from_bytes(self.netmask, "big")
+        first = int.from_bytes(self.address, "big")
+        return int.from_bytes(address, "big") & mask == first
+
+
+class Network6:
+    """The guest's view of its IPv6 network; addresses are 16 bytes in network order."""
+
+    __slots__ = ("address", "dns", "gateway", "prefix_len")
+
+    def __init__(self, address: bytes, prefix_len: int) -> None:
+        self.address = address
+        self.prefix_len = prefix_len
+        self.gateway, self.dns = _addresses(address, (_GATEWAY_OFFSET, _DNS_OFFSET))
+
+    @property
+    def dhcp_pool(self) -> list[bytes]:
+        """The addresses that DHCPv6 gives away."""
+        return _addresses(self.address, _DHCP_OFFSETS)
+
+    def contains(self, address: bytes) -> bool:
+        """Whether an address is of this network."""
+        return address[:8] == self.address[:8]
+
+    def guest(self, mac: bytes) -> bytes:
+        """What the guest with that hardware address is called: the prefix and the modified EUI-64
+        (RFC 4291 2.5.1), as the guest itself would have it by RFC 4862.
+        """
+        return self.address[:8] + bytes([mac[0] ^ 2]) + mac[1:3] + b"\xff\xfe" + mac[3:]
+
 
 class Config:
     """One command line, understood. Filled by cli, then only read."""
@@ -68,6 +116,7 @@ class Config:
         self.tap_name = ""
         self.configure = False  # addresses, route and link state are ours to set
         self.network = parse_cidr(DEFAULT_CIDR)
+        self.network6: Network6 | None = None  # None: the guest has no IPv6
         self.mtu = mtu  # bytes of an IP packet
         self.mac: bytes | None = None  # 6 bytes; None leaves the kernel's random choice
         self.api_path: str | None = None
@@ -91,6 +140,9 @@ class RunConfig(Config):
         super().__init__(DEFAULT_RUN_MTU)
         self.tap_name = "tap0"
         self.configure = True
+        # On from the start: there is no caller to surprise, and a guest whose IPv6 addresses are
+        # unique local ones prefers IPv4 to destinations that have both (RFC 6724 2.1, 10.6).
+        self.network6 = parse_cidr6(DEFAULT_CIDR6)
         self.command: list[str] = []
         self.map_current_user = False  # keep the caller's uid instead of becoming root inside
         self.publish: list[Publication] = []
@@ -131,6 +183,27 @@ def parse_cidr(text: str) -> Network:
         meant = f"{format_ipv4(network.to_bytes(4, 'big'))}/{prefix_len}"
         raise SlirpError(f"CIDR needs to be a network address like {meant}, not like {text}")
     return Network(address, prefix_len)
+
+
+def parse_cidr6(text: str) -> Network6:
+    """A prefix of 64 bits that a guest can have addresses of, such as fd00::/64.
+
+    Raises SlirpError.
+    """
+    address_text, _, length_text = text.partition("/")
+    try:
+        address = inet_pton(AF_INET6, address_text)
+    except (OSError, ValueError):
+        raise SlirpError(f"invalid IPv6 CIDR: {text}") from None
+    if length_text != str(PREFIX_LEN6):
+        raise SlirpError(f"the prefix of an IPv6 CIDR has {PREFIX_LEN6} bits: {text}")
+    if address[8:] != bytes(8):
+        meant = f"{format_ipv6(address[:8] + bytes(8))}/{PREFIX_LEN6}"
+        raise SlirpError(f"IPv6 CIDR needs to be a network address like {meant}, not like {text}")
+    # RFC 4291 2.4: the unspecified address and the loopback's, link-local, multicast
+    if address[:8] == bytes(8) or address[0] == 0xFF or address[:2] == b"\xfe\x80":
+        raise SlirpError(f"IPv6 CIDR needs to be of global or unique local addresses, not {text}")
+    return Network6(address, PREFIX_LEN6)
 
 
 def parse_mac(text: str) -> bytes:
@@ -218,9 +291,19 @@ def format_ipv4(address: bytes) -> str:
     return inet_ntop(AF_INET, address)
 
 
+def format_ipv6(address: bytes) -> str:
+    """The text of 16 bytes in network order (RFC 5952)."""
+    return inet_ntop(AF_INET6, address)
+
+
 def format_mac(mac: bytes) -> str:
     """Six lower-case hex bytes with colons."""
     return mac.hex(":")
+
+
+def _addresses(network: bytes, offsets: Iterable[int]) -> list[bytes]:
+    first = int.from_bytes(network, "big")
+    return [(first + offset).to_bytes(len(network), "big") for offset in offsets]
 
 
 def _netmask(prefix_len: int) -> int:

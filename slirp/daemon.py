@@ -16,7 +16,7 @@ import os
 
 from slirp import log, netns, signals, tap
 from slirp.apisocket import ApiSocket
-from slirp.config import PID, TAPFD, Config, RunConfig, format_ipv4, format_mac
+from slirp.config import PID, TAPFD, Config, RunConfig, format_ipv4, format_ipv6, format_mac
 from slirp.core import oscalls
 from slirp.forwards import Forwards
 from slirp.resolver import Resolvers
@@ -24,7 +24,7 @@ from slirp.resolver import Resolvers
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import Self
+    from typing import Any, Self
 
     from slirp.tap import Tap
 
@@ -39,6 +39,7 @@ _MIN_FLOWS = 64
 class Daemon:
     """Everything that lives as long as the daemon does; a context manager, which closes it.
 
+    config:    what the user asked for.
     watches:   descriptors that may end us, each with what to do when it becomes readable: return an
                exit status, or None to go on.
     on_signal: the same for a signal, given whether a process sent it; the status may be minus the
@@ -56,6 +57,7 @@ class Daemon:
 
         files = raise_file_limit()
         network = config.network
+        self.config = config
         self.engine = Engine(
             opened.fd,
             mtu=config.mtu,
@@ -73,11 +75,12 @@ class Daemon:
             max_flows=min(config.max_flows, max(files - _OWN_FILES, _MIN_FLOWS)),
             tcp_buffer_bytes=config.tcp_buffer_bytes,
             memory_bytes=config.memory_bytes,
+            **_ipv6_settings(config, opened.mac),
         )
         self.resolvers = Resolvers() if config.dns else None
         if self.resolvers is not None:
             self.engine.set_dns(self.resolvers.servers)
-        self.driver = Driver(self.engine, self.resolvers)
+        self.driver = Driver(self.engine, config, self.resolvers)
         self.forwards = Forwards(self.driver, network.guest)
         self.watches: dict[int, Callable[[], int | None]] = {}
         self.on_signal: Callable[[int, bool], int | None] = _die
@@ -137,6 +140,20 @@ def main(config: Config) -> int:
     if outcome < 0:
         daemon.signals.die_by(-outcome)
     return outcome
+
+
+def _ipv6_settings(config: Config, guest_mac: bytes) -> dict[str, Any]:
+    """What the Engine is told of IPv6."""
+    network6 = config.network6
+    if network6 is None:
+        return {}
+    return {
+        "network6": network6.address,
+        "prefix_len6": network6.prefix_len,
+        "gateway6": network6.gateway,
+        "dns6": network6.dns,
+        "guest6": network6.guest(guest_mac),
+    }
 
 
 def _open_tap(config: Config) -> tuple[Tap, int | None]:
@@ -208,7 +225,10 @@ def _announce(config: Config) -> None:
         ("Netmask", format_ipv4(network.netmask)),
         ("Gateway", format_ipv4(network.gateway)),
         ("DNS", format_ipv4(network.dns) if config.dns else None),
+        ("DHCP begin", format_ipv4(network.dhcp_pool[0])),
+        ("DHCP end", format_ipv4(network.dhcp_pool[-1])),
         ("Recommended IP", format_ipv4(network.guest)),
+        *_ipv6_lines(config),
         ("API Socket", config.api_path or None),
         ("MAC address", format_mac(config.mac) if config.mac else None),
     ):
@@ -219,6 +239,17 @@ def _announce(config: Config) -> None:
             f"127.0.0.1:* on the host is accessible as {format_ipv4(network.gateway)} "
             "(set --disable-host-loopback to prohibit connecting to 127.0.0.1:*)"
         )
+
+
+def _ipv6_lines(config: Config) -> list[tuple[str, str | None]]:
+    network6 = config.network6
+    if network6 is None:
+        return []
+    return [
+        ("IPv6 Network", f"{format_ipv6(network6.address)}/{network6.prefix_len}"),
+        ("IPv6 Gateway", format_ipv6(network6.gateway)),
+        ("IPv6 DNS", format_ipv6(network6.dns) if config.dns else None),
+    ]
 
 
 def _notify_ready(config: Config) -> None:

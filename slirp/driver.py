@@ -15,15 +15,17 @@ import _thread
 import os
 import time
 
-from slirp.core.engine import RUN_LINK_DOWN, RUN_MORE
+from slirp.core.engine import RUN_LINK_DOWN, RUN_MORE, RUN_PUNTED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeVar
 
+    from slirp.config import Config
     from slirp.core.engine import Engine
     from slirp.resolver import Resolvers
+    from slirp.services import Services
 
     T = TypeVar("T")
 
@@ -32,15 +34,18 @@ _VISIT_US = 1_000_000
 
 
 class Driver:
-    """Runs the Engine between start() and stop(), and has it follow the host's name servers.
+    """Runs the Engine between start() and stop(), answers what it punts, and has it follow the
+    host's name servers.
 
     resolvers: None when the guest has no DNS of ours.
     ended_fd:  readable when the thread has ended by itself: stop() says why.
     """
 
-    def __init__(self, engine: Engine, resolvers: Resolvers | None = None) -> None:
+    def __init__(self, engine: Engine, config: Config, resolvers: Resolvers | None = None) -> None:
         self._engine = engine
+        self._config = config
         self._resolvers = resolvers
+        self._services: Services | None = None
         self.ended_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._running = _thread.allocate_lock()
@@ -110,8 +115,20 @@ class Driver:
 
     def _run(self) -> int:
         flags = RUN_MORE
-        while flags == RUN_MORE:
+        while flags and not flags & RUN_LINK_DOWN:
             if self._resolvers is not None and self._resolvers.refresh(time.monotonic()):
                 self._engine.set_dns(self._resolvers.servers)
             flags = self._engine.run_until(self._stop_fd, _VISIT_US)
+            if flags & RUN_PUNTED:
+                self._answer_punted()
         return flags
+
+    def _answer_punted(self) -> None:
+        if self._services is None:
+            from slirp.services import Services  # nobody may ever ask; and not on the way to ready
+
+            self._services = Services(self._config, self._resolvers)
+        for frame in self._engine.punted():
+            answer = self._services.answer(frame, time.monotonic())
+            if answer is not None:
+                self._engine.send_frame(answer)

@@ -39,8 +39,8 @@ def start(config: Config) -> handover.Child:
         netns_fd = _join(config)
         opened, in_place = _open_tap(config.tap_name, netns_fd)
         if config.configure:
-            link.configure(config.tap_name, config)
             opened.mac = config.mac or opened.mac
+            link.configure(config.tap_name, config, opened.mac)
         handover.send_tap(sock, opened, in_place=in_place)
 
     return handover.fork(work)

@@ -1,14 +1,15 @@
 """Every option: its name, its help, its effect. slirp4netns 1.3's, and those of `pyslirp run`.
 
 An option whose machinery is missing is accepted with a warning where the caller is no worse off
-without it, since Podman passes --enable-ipv6 unasked; and is refused where something else than
-asked would happen (another source address, another kind of target).
+without it, and is refused where something else than asked would happen (another source address,
+another kind of target).
 """
 
 from __future__ import annotations
 
 from slirp.config import (
     DEFAULT_CIDR,
+    DEFAULT_CIDR6,
     DEFAULT_MTU,
     DEFAULT_RUN_MTU,
     MAX_MTU,
@@ -19,6 +20,7 @@ from slirp.config import (
     RunConfig,
     is_number,
     parse_cidr,
+    parse_cidr6,
     parse_count,
     parse_mac,
     parse_mtu,
@@ -90,6 +92,15 @@ def _cidr(config: Config, text: str) -> None:
     config.network = parse_cidr(text)
 
 
+def _enable_ipv6(config: Config, _: str) -> None:
+    if config.network6 is None:
+        config.network6 = parse_cidr6(DEFAULT_CIDR6)
+
+
+def _cidr6(config: Config, text: str) -> None:
+    config.network6 = parse_cidr6(text)
+
+
 def _mac(config: Config, text: str) -> None:
     config.mac = parse_mac(text)
 
@@ -147,6 +158,13 @@ _RUN_MTU = Option(
 )
 _API = Option("api-socket", "a", "PATH", "specify API socket path", _store("api_path"))
 _CIDR = Option("cidr", "", "CIDR", f"specify network address CIDR (default={DEFAULT_CIDR})", _cidr)
+_CIDR6 = Option(
+    "cidr6",
+    "",
+    "CIDR",
+    f"enable IPv6, with this prefix of 64 bits (default={DEFAULT_CIDR6})",
+    _cidr6,
+)
 _NO_DNS = Option(
     "disable-dns",
     "",
@@ -204,15 +222,10 @@ OPTIONS: tuple[Option, ...] = (
         _fd("ready_fd", "ready-fd"),
     ),
     _MTU,
-    Option(
-        "enable-ipv6",
-        "6",
-        "",
-        "accepted, not supported yet: the network is IPv4 only",
-        _warn("--enable-ipv6 is not supported yet, the network is IPv4 only"),
-    ),
+    Option("enable-ipv6", "6", "", "enable IPv6", _enable_ipv6),
     _API,
     _CIDR,
+    _CIDR6,
     _NO_HOST_LOOPBACK,
     Option(
         "netns-type",
@@ -269,6 +282,9 @@ RUN_OPTIONS: tuple[Option, ...] = (
     ),
     _RUN_MTU,
     _CIDR,
+    _CIDR6,
+    Option("enable-ipv6", "6", "", "enable IPv6 (the default)", _enable_ipv6),
+    Option("disable-ipv6", "", "", "the network is IPv4 only", _set("network6", None)),
     _API,
     _NO_HOST_LOOPBACK,
     _NO_DNS,

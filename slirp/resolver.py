@@ -16,6 +16,7 @@ RESOLV_CONF = "/etc/resolv.conf"
 _DEFAULT_SERVERS = [b"\x7f\x00\x00\x01"]
 _CHECK_PERIOD_S = 1.0
 _MAX_FILE_BYTES = 1 << 20
+_MAX_DOMAINS = 32
 _LINK_LOCAL_PREFIX = b"\xfe\x80"
 
 
@@ -23,15 +24,18 @@ class Resolvers:
     """The servers of a resolv.conf, as of the last look.
 
     servers: 4- or 16-byte addresses, in the order of preference.
+    domains: where names without a dot are searched for.
     """
 
-    __slots__ = ("_identity", "_next_check_s", "_path", "servers")
+    __slots__ = ("_identity", "_next_check_s", "_path", "domains", "servers")
 
     def __init__(self, path: str = RESOLV_CONF) -> None:
         self._path = path
         self._next_check_s = 0.0
         self._identity = self._identify()
-        self.servers = parse(self._read())
+        text = self._read()
+        self.servers = parse(text)
+        self.domains = parse_domains(text)
 
     def refresh(self, now_s: float) -> bool:
         """Look again if it is time to; whether the servers have changed. `now_s` is monotonic."""
@@ -43,7 +47,9 @@ class Resolvers:
         if identity is None or identity == self._identity:
             return False
         self._identity = identity
-        servers = parse(self._read())
+        text = self._read()
+        self.domains = parse_domains(text)
+        servers = parse(text)
         changed = servers != self.servers
         self.servers = servers
         return changed
@@ -74,6 +80,16 @@ def parse(text: str) -> list[bytes]:
             if address is not None:
                 servers.append(address)
     return servers or list(_DEFAULT_SERVERS)
+
+
+def parse_domains(text: str) -> list[str]:
+    """The search domains of a resolv.conf's text: those of its last line that has any."""
+    domains: list[str] = []
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) >= 2 and words[0] in ("search", "domain"):
+            domains = words[1:]
+    return [domain for domain in domains[:_MAX_DOMAINS] if domain != "."]
 
 
 def _parse_address(text: str) -> bytes | None:

@@ -184,8 +184,8 @@ def _become_command(config: RunConfig, sock: socket) -> None:
         opened = netns.open_in_place(config.tap_name)
     except OSError as error:
         raise SlirpError(f"cannot set up {config.tap_name}: {reason(error)}") from None
-    link.configure(config.tap_name, config)
     opened.mac = config.mac or opened.mac
+    link.configure(config.tap_name, config, opened.mac)
     handover.send_tap(sock, opened, in_place=True)
     _await(sock, _GO)
     # After the last change of identity, which would clear it.

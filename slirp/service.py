@@ -13,6 +13,7 @@ import socket
 
 from slirp import api, apisocket, report
 from slirp.core import oscalls
+from slirp.services import ra
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class _Service:
         self._watch(daemon.signals.fd, self._on_signals)
         for fd, on_readable in daemon.watches.items():
             self._watch(fd, functools.partial(self._on_watched, on_readable))
+        if daemon.config.network6 is not None:
+            self._loop.call_later(ra.PERIOD_S, self._advertise)
         server = await self._serve_api()
         daemon.sandbox.tighten()
         try:
@@ -106,6 +109,14 @@ class _Service:
                 self._ended.set_exception(error)
         else:
             self._end(self._daemon.on_link_down())
+
+    def _advertise(self) -> None:
+        """Tell the guest from time to time that its router is still here (RFC 4861 6.2.4)."""
+        daemon = self._daemon
+        domains = [] if daemon.resolvers is None else daemon.resolvers.domains
+        frame = ra.advertisement(daemon.config, domains, None)
+        daemon.driver.call(daemon.engine.send_frame, frame)
+        self._loop.call_later(ra.PERIOD_S, self._advertise)
 
     def _on_signals(self) -> None:
         for signum, by_process in self._daemon.signals.read():

@@ -42,6 +42,8 @@ TEST_PACKAGES = {
     "curl": "curl",
     "nc.openbsd": "netcat-openbsd",
     "nft": "nftables",
+    "udhcpc": "udhcpc",
+    "dhclient": "isc-dhcp-client",
 }
 # None of these starts a service when it is installed.
 APPLICATION_PACKAGES = {

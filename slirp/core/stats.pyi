@@ -60,7 +60,10 @@ class Drop(enum.IntEnum):
     DROP_TCP_ACK_TOO_NEW = 54
     DROP_TCP_REASSEMBLY_FULL = 55
     DROP_FLOWS_FULL = 56
-    DROP_COUNT = 57
+    DROP_PUNT_TOO_LONG = 57
+    DROP_PUNT_FULL = 58
+    DROP_PUNT_LIMITED = 59
+    DROP_COUNT = 60
 
 class Counter(enum.IntEnum):
     CTR_FRAMES_FROM_GUEST = 0

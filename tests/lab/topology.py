@@ -160,11 +160,12 @@ class Topology:
         except PermissionError:  # in a user namespace only what the machine allows may be chosen
             space.sysctl(ipv4__tcp_congestion_control="reno")
 
-    def set_resolv_conf(self, *servers: str) -> None:
+    def set_resolv_conf(self, *servers: str, search: str = "") -> None:
         """What /etc/resolv.conf holds for those who live on the host."""
         path = self.workdir / "resolv.conf"
         mounted = path.exists()
-        path.write_text("".join(f"nameserver {server}\n" for server in servers))
+        lines = [f"search {search}\n"] if search else []
+        path.write_text("".join([*lines, *(f"nameserver {server}\n" for server in servers)]))
         path.chmod(0o644)
         if not mounted:
             self.host.run("mount", "--bind", str(path), "/etc/resolv.conf")

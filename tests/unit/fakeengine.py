@@ -28,6 +28,8 @@ class Engine:
         self.dns: list[bytes] = []
         self.forwards: dict[int, tuple[str, int, bytes, int]] = {}
         self.runs = 0
+        self.waiting: list[bytes] = []  # frames for the services
+        self.sent: list[bytes] = []  # and from them
         self.closed = False
         self._tap_fd = tap_fd
         self._next_id = 7  # not the API's first id: nobody may take one for the other
@@ -77,6 +79,13 @@ class Engine:
             return False
         os.close(forward[1])
         return True
+
+    def punted(self) -> list[bytes]:
+        waiting, self.waiting = self.waiting, []
+        return waiting
+
+    def send_frame(self, frame: bytes) -> None:
+        self.sent.append(frame)
 
     def stats(self) -> dict[str, int]:
         return {"runs": self.runs}

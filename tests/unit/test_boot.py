@@ -14,6 +14,7 @@ import slirp
 # Each of these costs 3 to 200 ms. What needs them comes after ready (slirp.service).
 LATE = (
     *("asyncio", "uvloop", "pyroute2", "dpkt", "scapy", "slirp.service", "slirp.api"),
+    *("slirp.services", "slirp.services.dhcp4"),
     *("json", "logging", "socket", "signal", "subprocess", "threading", "ssl", "ctypes"),
     *("argparse", "dataclasses", "typing", "re", "contextlib", "importlib.metadata"),
     *("ipaddress", "inspect", "selectors", "tempfile", "shutil", "random"),

@@ -48,7 +48,8 @@ def test_podmans_line(tmp_path: pathlib.Path) -> None:
     assert (config.mtu, config.host_loopback, config.configure) == (65520, False, True)
     assert config.api_path == "/x/y.net"
     assert (config.sandbox, config.seccomp, config.require_sandbox) == (True, True, False)
-    assert [warning.split()[0] for warning in config.warnings] == ["--enable-ipv6"]
+    assert config.network6 is not None
+    assert config.warnings == []
     os.close(read_fd)
     os.close(write_fd)
 
@@ -62,6 +63,27 @@ def test_confinement_is_turned_off_loudly(name: str) -> None:
     assert command is not None
     assert not getattr(command, name)
     assert command.require_sandbox
+
+
+def test_ipv6_is_off_unless_asked_for() -> None:
+    assert parse("42", "tap0").network6 is None
+    network6 = parse("-6", "42", "tap0").network6
+    assert network6 is not None
+    assert network6.gateway == bytes.fromhex("fd00" + "00" * 13 + "02")
+
+
+@pytest.mark.parametrize("words", [["--cidr6=fd12:3::/64", "-6"], ["-6", "--cidr6", "fd12:3::/64"]])
+def test_ipv6_prefix_of_ones_choice(words: list[str]) -> None:
+    network6 = parse(*words, "42", "tap0").network6
+    assert network6 is not None
+    assert network6.address == bytes.fromhex("fd120003" + "00" * 12)
+
+
+def test_link_too_narrow_for_ipv6() -> None:
+    config = parse("-6", "--mtu=1279", "42", "tap0")
+    assert config.network6 is None
+    assert config.warnings == ["no IPv6, which needs an MTU of 1280"]
+    assert parse("-6", "--mtu=1280", "42", "tap0").network6 is not None
 
 
 def test_rootlesskits_line() -> None:
@@ -243,6 +265,15 @@ def test_run() -> None:
     assert config.command == ["ls", "-l", "--mtu"]
     assert (config.mtu, config.configure, config.tap_name) == (65520, True, "tap0")
     assert [wish.host_port for wish in config.publish] == [8080]
+
+
+def test_run_has_ipv6_unless_told_otherwise() -> None:
+    config = cli.parse_run(["ls"])
+    assert config is not None
+    assert config.network6 is not None
+    config = cli.parse_run(["--disable-ipv6", "ls"])
+    assert config is not None
+    assert config.network6 is None
 
 
 def test_run_without_command_is_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:

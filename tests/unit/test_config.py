@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slirp import config
-from slirp.config import parse_cidr, parse_mac, parse_mtu, parse_publication
+from slirp.config import parse_cidr, parse_cidr6, parse_mac, parse_mtu, parse_publication
 from slirp.errors import SlirpError, UsageError
 
 
@@ -116,6 +116,56 @@ def test_publication(text: str, expected: tuple[str, str, int, int]) -> None:
 def test_publication_refused(text: str) -> None:
     with pytest.raises(SlirpError, match="invalid port forward"):
         parse_publication(text)
+
+
+def test_dhcp_pool() -> None:
+    pool = parse_cidr("10.0.2.0/24").dhcp_pool
+    assert (pool[0], pool[-1], len(pool)) == (bytes([10, 0, 2, 15]), bytes([10, 0, 2, 30]), 16)
+
+
+@pytest.mark.parametrize(
+    ("text", "gateway", "dns"),
+    [
+        ("fd00::/64", "fd00::2", "fd00::3"),
+        ("2001:db8:1:2::/64", "2001:db8:1:2::2", "2001:db8:1:2::3"),
+        ("FD5B:E9CE:DFFB:CAFE::/64", "fd5b:e9ce:dffb:cafe::2", "fd5b:e9ce:dffb:cafe::3"),
+    ],
+)
+def test_cidr6(text: str, gateway: str, dns: str) -> None:
+    network6 = parse_cidr6(text)
+    assert config.format_ipv6(network6.gateway) == gateway
+    assert config.format_ipv6(network6.dns) == dns
+    assert network6.prefix_len == 64
+    assert network6.contains(network6.dns)
+    assert not network6.contains(bytes(16))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "",
+            "fd00::",
+            "fd00::/",
+            "fd00::/63",
+            "fd00::/65",
+            "fd00::/064",
+            "fd00::/x",
+            "fd00::1/64",
+        ),
+        *("/64", "10.0.2.0/64", "::/64", "::ffff:10.0.2.0/64", "fe80::/64", "ff02::/64"),
+        *("fd00::%eth0/64", "fd00::/64/64", "fd00::\0/64", "\ud800::/64"),
+    ],
+)
+def test_cidr6_refused(text: str) -> None:
+    with pytest.raises(SlirpError, match="IPv6 CIDR"):
+        parse_cidr6(text)
+
+
+def test_address_that_a_guest_makes_of_its_own() -> None:
+    """The example of RFC 4291 appendix A."""
+    guest = parse_cidr6("2001:db8::/64").guest(bytes.fromhex("34567890 1234".replace(" ", "")))
+    assert config.format_ipv6(guest) == "2001:db8::3656:78ff:fe90:1234"
 
 
 @pytest.mark.parametrize("name", ["tap0", "a", "x" * 15, "täp"])

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 import fakeengine
 import pytest
 
+from slirp.config import Config
 from slirp.core import engine as real
 from slirp.driver import Driver
 from slirp.resolver import Resolvers
+from slirp.services import Services
 
 PATIENCE_S = 10
 
@@ -59,12 +61,12 @@ def link() -> Iterator[Link]:
 
 
 def test_the_fake_speaks_the_engines_flags() -> None:
-    for name in ("RUN_IDLE", "RUN_MORE", "RUN_LINK_DOWN"):
+    for name in ("RUN_IDLE", "RUN_MORE", "RUN_LINK_DOWN", "RUN_PUNTED"):
         assert getattr(real, name) == getattr(fakeengine, name)
 
 
 def drive(link: Link, resolvers: Resolvers | None = None) -> Driver:
-    driver = Driver(link.engine, resolvers)  # type: ignore[arg-type]
+    driver = Driver(link.engine, Config(), resolvers)  # type: ignore[arg-type]
     driver.start()
     return driver
 
@@ -117,7 +119,7 @@ def test_goes_on_after_a_call_that_failed(link: Link) -> None:
 
 
 def test_calls_before_the_start_do_not_start_it(link: Link) -> None:
-    driver = Driver(link.engine)  # type: ignore[arg-type]
+    driver = Driver(link.engine, Config())  # type: ignore[arg-type]
     link.frame()
     assert driver.add_forward("tcp", os.dup(0), bytes(4), 80) in link.engine.forwards
     assert link.engine.runs == 0
@@ -174,6 +176,32 @@ def test_changed_name_servers_reach_the_engine_before_the_next_frame(
         pass
     driver.close()
     assert visits == [[bytes([192, 0, 2, last])] for last in (22, 23, 24)]
+
+
+def test_punted_frames_are_answered(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order in which they came, and nothing is sent where there is no answer."""
+
+    def answer(_: Services, frame: bytes, now_s: float) -> bytes | None:
+        return None if frame == b"nonsense" else b"to " + frame
+
+    monkeypatch.setattr(Services, "answer", answer)
+    turns = iter(
+        [
+            (fakeengine.RUN_PUNTED, [b"one", b"nonsense", b"two"]),
+            (fakeengine.RUN_PUNTED | fakeengine.RUN_MORE, [b"three"]),
+            (fakeengine.RUN_PUNTED | fakeengine.RUN_LINK_DOWN, [b"four"]),
+        ]
+    )
+
+    def turn(stop_fd: int, visit_us: int) -> int:
+        flags, link.engine.waiting = next(turns)
+        return flags
+
+    link.engine.run_until = turn  # type: ignore[method-assign]
+    driver = drive(link)
+    assert select.select([driver.ended_fd], [], [], PATIENCE_S)[0]
+    assert link.engine.sent == [b"to one", b"to two", b"to three", b"to four"]
+    driver.close()
 
 
 def _fail(what: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slirp.resolver import Resolvers, parse
+from slirp.resolver import Resolvers, parse, parse_domains
 
 
 def show(servers: list[bytes]) -> list[str]:
@@ -33,6 +33,31 @@ def show(servers: list[bytes]) -> list[str]:
 )
 def test_parse(text: str, expected: list[str]) -> None:
     assert show(parse(text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("search a.test b.test\n", ["a.test", "b.test"]),
+        ("domain a.test\n", ["a.test"]),
+        ("search a.test\ndomain b.test\nsearch\n", ["b.test"]),  # the last of both counts
+        ("search . a.test\n", ["a.test"]),  # systemd-resolved writes "search ."
+        ("nameserver 192.0.2.1\n", []),
+        ("search " + " ".join(f"d{n}.test" for n in range(99)), [f"d{n}.test" for n in range(32)]),
+    ],
+)
+def test_search_domains(text: str, expected: list[str]) -> None:
+    assert parse_domains(text) == expected
+
+
+def test_search_domains_follow_the_file(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "resolv.conf"
+    path.write_text("search a.test\n")
+    resolvers = Resolvers(str(path))
+    assert resolvers.domains == ["a.test"]
+    path.write_text("search b.example.test\n")
+    resolvers.refresh(1.0)
+    assert resolvers.domains == ["b.example.test"]
 
 
 @given(st.text())

@@ -14,6 +14,7 @@ import fakeengine
 import pytest
 
 from slirp import service
+from slirp.config import Config, parse_cidr6
 from slirp.core import oscalls
 from slirp.driver import Driver
 
@@ -51,12 +52,14 @@ class Daemon:
     def __init__(self) -> None:
         self.tap_fd, self.guest_fd = os.pipe2(os.O_NONBLOCK)
         self.engine = fakeengine.Engine(self.tap_fd)
-        self.driver = Driver(self.engine)  # type: ignore[arg-type]
+        self.driver = Driver(self.engine, Config())  # type: ignore[arg-type]
         self.signals = Signals()
         self.watches: dict[int, Callable[[], int | None]] = {}
         self.on_signal: Callable[[int, bool], int | None] = lambda signum, _: -signum
         self.is_busy: Callable[[], bool] = lambda: False
         self.on_link_down = lambda: 0
+        self.config = Config()
+        self.resolvers = None
         self.api_socket = None
         self.sandbox = Sandbox()
         self.forwards = None
@@ -194,6 +197,22 @@ def test_what_ended_it_is_asked_once(daemon: Daemon) -> None:
     assert daemon.run() == 0
     assert len(calls) == 1
     os.close(read_fd)
+
+
+def test_router_is_advertised_from_time_to_time(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("slirp.services.ra.PERIOD_S", 0.01)
+    daemon.config.network6 = parse_cidr6("fd00::/64")
+    daemon.run(0.2, lambda: daemon.signals.send(oscalls.SIGTERM))
+    assert len(daemon.engine.sent) > 1
+    assert {frame[:6] for frame in daemon.engine.sent} == {b"\x33\x33\0\0\0\1"}
+
+
+def test_no_router_without_ipv6(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slirp.services.ra.PERIOD_S", 0.01)
+    daemon.run(0.1, lambda: daemon.signals.send(oscalls.SIGTERM))
+    assert daemon.engine.sent == []
 
 
 def test_report_on_sigusr1(daemon: Daemon, capfd: pytest.CaptureFixture[str]) -> None:

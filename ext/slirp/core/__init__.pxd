@@ -16,8 +16,8 @@ only call down.
              hostops    the two seams: the host's sockets, and the link
              ctx        all that a handler may touch
     layer 2  protocols
-             ip  ip4  ip6  frag (reassembly)  fwd (policy)  arp  icmp6 (numbers)  icmp
-             ping  ndp  udp  dns
+             ip  ip4  ip6  frag (reassembly)  fwd (policy)  punt (to the control plane)  arp
+             icmp6 (numbers)  icmp  ping  ndp  udp  dns
              tcp (theory, states)  tcp_wire (header)  tcp_sack (ranges, loss)  tcp_out  tcp_recv
              tcp_timer  tcp_host  tcp_in
     layer 3  stack      dispatch, counting, service; `Stack`: the sans-IO face for tests
@@ -34,6 +34,8 @@ A frame of the guest's:   engine.link_receive -> stack_input -> ip4_parse -> ip_
 Bytes of the host's:      engine.handle_events -> stack_host_event -> tcp_on_host_event ...
                           stack_serve -> tcp_service -> HostOps.tcp_recv -> tcp_output
                           -> ip_output -> LinkOps.send
+A frame for slirp/services: stack_input -> punt_frame; Engine.punted -> Services.answer
+                          -> Engine.send_frame
 
 Words: the *guest* is on the TAP's side, the *host* is where our sockets are. A *flow* is a
 connection or mapping of the guest's. To *touch* a flow is to have it served when the batch is over.

@@ -1,17 +1,14 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """ARP: see arp.pxd."""
 from libc.stdint cimport uint16_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 from .fwd cimport fwd_in_subnet, fwd_is_ours
 from .ip cimport neigh_learn
-from .linux cimport iovec
-from .stats cimport (
-    CTR_BYTES_TO_GUEST, CTR_FRAMES_TO_GUEST, CTR_LINK_SEND_FAILED, DROP_ARP_MALFORMED,
-    DROP_ARP_NOT_FOR_US, DROP_NONE, stats_add, stats_count,
-)
+from .punt cimport send_whole_frame
+from .stats cimport DROP_ARP_MALFORMED, DROP_ARP_NOT_FOR_US, DROP_NONE
 from .wire cimport (
-    ETH_ALEN, ETH_HLEN, ETH_P_ARP, ETH_P_IP, VNET_HLEN, addr_get4, addr_set4, load_be16, load_be32,
+    ETH_ALEN, ETH_HLEN, ETH_P_ARP, ETH_P_IP, addr_get4, addr_set4, load_be16, load_be32,
     store_be16,
 )
 
@@ -28,11 +25,8 @@ cdef enum:
 
 
 cdef void send_reply(Ctx *c, const uint8_t *request) noexcept nogil:
-    cdef uint8_t frame[VNET_HLEN + ETH_HLEN + ARP_BYTES]
-    cdef uint8_t *eth = frame + VNET_HLEN
+    cdef uint8_t eth[ETH_HLEN + ARP_BYTES]
     cdef uint8_t *p = eth + ETH_HLEN
-    cdef iovec iov
-    memset(frame, 0, VNET_HLEN)
     memcpy(eth, request + ARP_SENDER_MAC, ETH_ALEN)
     memcpy(eth + ETH_ALEN, c.conf.gateway_mac, ETH_ALEN)
     store_be16(eth + 12, ETH_P_ARP)
@@ -42,13 +36,7 @@ cdef void send_reply(Ctx *c, const uint8_t *request) noexcept nogil:
     memcpy(p + ARP_SENDER_IP, request + ARP_TARGET_IP, 4)
     memcpy(p + ARP_TARGET_MAC, request + ARP_SENDER_MAC, ETH_ALEN)
     memcpy(p + ARP_TARGET_IP, request + ARP_SENDER_IP, 4)
-    iov.iov_base = frame
-    iov.iov_len = sizeof(frame)
-    if c.link.send(c.link.impl, &iov, 1) < 0:
-        stats_count(&c.stats, CTR_LINK_SEND_FAILED)
-        return
-    stats_count(&c.stats, CTR_FRAMES_TO_GUEST)
-    stats_add(&c.stats, CTR_BYTES_TO_GUEST, sizeof(frame) - VNET_HLEN)
+    send_whole_frame(c, eth, sizeof(eth))
 
 
 cdef Drop arp_input(Ctx *c, const uint8_t *p, uint32_t n) noexcept nogil:

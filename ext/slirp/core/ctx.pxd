@@ -20,6 +20,8 @@ cdef enum:
     FRAG_DATAGRAMS_MAX = 64         # in pieces, at a time
     FRAG_PIECES_MAX = 128           # of one: 65,535 bytes over an MTU of 576
     FRAG_HEADER_MAX = 128           # bytes of the first piece's IP header, with extensions
+    PUNT_FRAMES = 32                # that wait for the control plane at a time
+    PUNT_FRAME_BYTES = 1514         # of each, behind its virtio header
 
     LINK_CSUM = 1                   # the guest takes NEEDS_CSUM (TUN_F_CSUM)
     LINK_TSO4 = 2                   # and unsegmented TCP (TUN_F_TSO4, TUN_F_TSO6)
@@ -104,6 +106,11 @@ cdef struct Forward:                # a port of the host that leads into the gue
     bint readable
 
 
+cdef struct PuntedFrame:            # a frame that the control plane will answer
+    uint32_t length
+    uint8_t data[1514]
+
+
 cdef struct Ctx:
     usec_t now_us                   # of the batch in hand
     Conf conf
@@ -117,7 +124,9 @@ cdef struct Ctx:
     LinkOps link
     Flow *touched                   # flows to be served when the batch is over, first to last
     Flow *touched_last
-    uint8_t frame_mac[6]            # source of the frame in hand
+    const uint8_t *frame            # the frame in hand, from its Ethernet header on
+    uint32_t frame_bytes
+    uint8_t frame_mac[6]            # its source
     Neigh neigh[64]
     DnsServer dns_servers[8]        # DNS_MAX
     uint32_t n_dns
@@ -131,6 +140,9 @@ cdef struct Ctx:
     TimerNode frag_timer
     RateLimit icmp_limit
     RateLimit challenge_limit
+    RateLimit punt_limit
+    PuntedFrame punted[32]
+    uint32_t n_punted
     uint8_t scratch[65535 + 14 + 138]   # one datagram of the host, behind room for its headers
 
 

@@ -21,6 +21,7 @@ from .linux cimport (
     epoll_event, epoll_wait, errno, iovec, itimerspec, read, timerfd_create, timerfd_settime,
     timespec, writev,
 )
+from .punt cimport punt_reply, punt_take
 from .stack cimport (
     stack_configure, stack_destroy, stack_flows, stack_forward, stack_host_event, stack_init,
     stack_input, stack_remove_forward, stack_run_timers, stack_serve, stack_set_dns, stack_stats,
@@ -32,6 +33,7 @@ from .wire cimport VNET_HLEN, Addr, usec_t
 RUN_IDLE = 0
 RUN_MORE = 1
 RUN_LINK_DOWN = 2
+RUN_PUNTED = 4
 
 cdef enum:
     LINK_BATCH = 16                 # frames read before connections are served: up to 1 MiB
@@ -39,6 +41,7 @@ cdef enum:
     BUDGET_US = 5000                # of run(): what else the caller's loop has to do waits so long
     STATUS_MORE = 1
     STATUS_LINK_DOWN = 2
+    STATUS_PUNTED = 4
 
 
 cdef struct Loop:
@@ -150,7 +153,7 @@ cdef int turn(Loop *loop, bint wait, usec_t budget_us) noexcept nogil:
             handle_events(loop, events, n)
         stack_run_timers(&loop.c)
         more = stack_serve(&loop.c)
-        if loop.link_down or loop.stop or loop.visit_over:
+        if loop.link_down or loop.stop or loop.visit_over or loop.c.n_punted:
             break
         if n <= 0 and not more and not wait:
             break
@@ -160,7 +163,8 @@ cdef int turn(Loop *loop, bint wait, usec_t budget_us) noexcept nogil:
             break
     arm_timer(loop)
     more = more or loop.visit_over
-    return (STATUS_MORE if more else 0) | (STATUS_LINK_DOWN if loop.link_down else 0)
+    return ((STATUS_MORE if more else 0) | (STATUS_LINK_DOWN if loop.link_down else 0)
+            | (STATUS_PUNTED if loop.c.n_punted else 0))
 
 
 cdef int open_loop(Loop *loop) noexcept nogil:
@@ -250,7 +254,7 @@ cdef class Engine:
 
     def run(self):
         """Work until idle, or for 5 ms; RUN_* flags. After RUN_MORE call again soon; after
-        RUN_LINK_DOWN never.
+        RUN_LINK_DOWN never; after RUN_PUNTED ask for `punted`.
         """
         cdef Loop *loop = self.opened()
         cdef int status
@@ -264,6 +268,7 @@ cdef class Engine:
 
         RUN_MORE alone: a frame has come `visit_us` (0: never) or more after the call. It waits, so
         that what the caller looks at now and then has been looked at before; call again.
+        After RUN_PUNTED ask for `punted`, and call again.
         """
         cdef Loop *loop = self.opened()
         cdef int status
@@ -307,6 +312,16 @@ cdef class Engine:
         if forward_id < 1:
             return False
         return stack_remove_forward(&self.opened().c, <uint32_t>(forward_id - 1))
+
+    def punted(self):
+        """Frames that wait for the control plane, from their Ethernet headers on, oldest first;
+        they are its own then.
+        """
+        return punt_take(&self.opened().c)
+
+    def send_frame(self, bytes frame not None):
+        """Send the guest an Ethernet frame that is complete as it is."""
+        punt_reply(&self.opened().c, frame)
 
     def stats(self):
         """Counters by name, and what is in use now."""

@@ -8,8 +8,9 @@ from libc.stdint cimport uint8_t, uint32_t
 
 from .ctx cimport Ctx
 from .stats cimport Drop
-from .wire cimport IpHdr, VnetHdr
+from .wire cimport Addr, IpHdr, VnetHdr
 
 
+cdef bint ip4_is_source(Ctx *c, const Addr *src) noexcept nogil
 cdef Drop ip4_parse(Ctx *c, const VnetHdr *vnet, const uint8_t *p, uint32_t n,
                     IpHdr *ip) noexcept nogil

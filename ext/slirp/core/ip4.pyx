@@ -3,11 +3,11 @@
 from .csum cimport csum_add, csum_fold
 from .ip cimport ip_check_vnet
 from .stats cimport (
-    DROP_IP4_BAD_CHECKSUM, DROP_IP4_BAD_SOURCE, DROP_IP4_MALFORMED, DROP_IP4_SOURCE_ROUTE,
-    DROP_IP4_TINY_FRAGMENT, DROP_NONE,
+    DROP_IP4_BAD_CHECKSUM, DROP_IP4_MALFORMED, DROP_IP4_SOURCE_ROUTE, DROP_IP4_TINY_FRAGMENT,
+    DROP_NONE,
 )
 from .wire cimport (
-    IP4_HLEN, IP4_MF, IP4_OFFSET_MASK, IP_PROTO_TCP, addr_eq, addr_set4, load_be16, load_be32,
+    IP4_HLEN, IP4_MF, IP4_OFFSET_MASK, IP_PROTO_TCP, addr_eq, addr_get4, addr_set4, load_be16,
 )
 
 
@@ -33,10 +33,21 @@ cdef Drop ip4_check_options(const uint8_t *p, uint32_t n) noexcept nogil:
     return DROP_NONE
 
 
+cdef bint ip4_is_source(Ctx *c, const Addr *src) noexcept nogil:
+    """Somebody in the guest can have that address: no group (RFC 1122 3.2.1.3), none of ours."""
+    cdef uint32_t source = addr_get4(src)
+    return not (source >> 24 == 127 or source >> 28 >= 14 or source == 0
+                or addr_eq(src, &c.conf.gateway4) or addr_eq(src, &c.conf.dns4)
+                or ~(source | c.conf.mask4) == 0
+                and (source & c.conf.mask4) == c.conf.network4)
+
+
 cdef Drop ip4_parse(Ctx *c, const VnetHdr *vnet, const uint8_t *p, uint32_t n,
                     IpHdr *ip) noexcept nogil:
-    """Check an IPv4 header with its `n` bytes of frame, and fill `ip`."""
-    cdef uint32_t hlen, total, fragment, source
+    """Check an IPv4 header with its `n` bytes of frame, and fill `ip`; whether the source can be
+    one, `ip4_is_source` says.
+    """
+    cdef uint32_t hlen, total, fragment
     cdef Drop d
     if n < IP4_HLEN:
         return DROP_IP4_MALFORMED
@@ -53,12 +64,6 @@ cdef Drop ip4_parse(Ctx *c, const VnetHdr *vnet, const uint8_t *p, uint32_t n,
     fragment = load_be16(p + 6)
     addr_set4(&ip.src, p + 12)
     addr_set4(&ip.dst, p + 16)
-    source = load_be32(p + 12)
-    # RFC 1122 3.2.1.3: these are never somebody's address; and ours are not the guest's.
-    if (source >> 24 == 127 or source >> 28 >= 14 or source == 0
-            or addr_eq(&ip.src, &c.conf.gateway4) or addr_eq(&ip.src, &c.conf.dns4)
-            or ~(source | c.conf.mask4) == 0 and (source & c.conf.mask4) == c.conf.network4):
-        return DROP_IP4_BAD_SOURCE
     ip.v6 = False
     ip.reassembled = False
     ip.problem_code = -1

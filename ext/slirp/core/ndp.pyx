@@ -9,6 +9,7 @@ from .icmp6 cimport (
     ICMP6_ROUTER_SOLICITATION,
 )
 from .ip cimport OutFrame, ip_csum_ok, ip_output, neigh_learn
+from .punt cimport punt_frame
 from .stats cimport DROP_ICMP_BAD_CHECKSUM, DROP_NDP_MALFORMED, DROP_NDP_NOT_FOR_US, DROP_NONE
 from .wire cimport (
     ETH_ALEN, HEADROOM_BYTES, IP_PROTO_ICMP6, NDP_HOP_LIMIT, Addr, addr_eq, addr_is_link_local6,
@@ -146,6 +147,8 @@ cdef Drop ndp_input(Ctx *c, const IpHdr *ip) noexcept nogil:
         return DROP_ICMP_BAD_CHECKSUM
     if ip.ttl != NDP_HOP_LIMIT or ip.payload_bytes < 8 or ip.payload[1] != 0:
         return DROP_NDP_MALFORMED
+    if ip.payload[0] == ICMP6_ROUTER_SOLICITATION and not ip.reassembled:
+        return punt_frame(c)
     if (ip.payload[0] != ICMP6_NEIGHBOUR_SOLICITATION
             and ip.payload[0] != ICMP6_NEIGHBOUR_ADVERTISEMENT):
         return DROP_NDP_NOT_FOR_US

@@ -22,16 +22,17 @@ from .icmp6 cimport (
     ICMP_TIME_EXCEEDED, ICMP_UNREACHABLE,
 )
 from .ip cimport neigh_learn
-from .ip4 cimport ip4_parse
+from .ip4 cimport ip4_is_source, ip4_parse
 from .ip6 cimport ip6_parse, ip6_walk
 from .linux cimport getrandom
 from .ndp cimport ndp_input, ndp_is_ours
 from .ping cimport ping_close, ping_input, ping_on_host_event, ping_on_timer
+from .punt cimport punt_dhcp, punt_is_dhcp4, punt_is_dhcp6, punt_reply, punt_take
 from .siphash cimport SipKey
 from .stats cimport (
     CTR_BYTES_FROM_GUEST, CTR_FRAMES_FROM_GUEST, CTR_HOST_STALE_EVENTS, DROP_ETH_NOT_FOR_US,
     DROP_ETH_TRUNCATED, DROP_ETH_TYPE_UNKNOWN, DROP_FRAG_MALFORMED, DROP_ICMP_TYPE_UNKNOWN,
-    DROP_IP4_BAD_DESTINATION, DROP_IP4_PROTO_UNKNOWN, DROP_IP4_TTL_EXPIRED,
+    DROP_IP4_BAD_DESTINATION, DROP_IP4_BAD_SOURCE, DROP_IP4_PROTO_UNKNOWN, DROP_IP4_TTL_EXPIRED,
     DROP_IP6_BAD_DESTINATION, DROP_IP6_BAD_SOURCE, DROP_IP6_DISABLED, DROP_IP6_HOP_LIMIT_EXPIRED,
     DROP_IP6_PROTO_UNKNOWN, DROP_IP6_SCOPE, DROP_NONE, DROP_VNET_MALFORMED, Drop, stats_add,
     stats_as_dict, stats_count,
@@ -112,6 +113,10 @@ cdef Drop ip4_input(Ctx *c, const VnetHdr *vnet, const uint8_t *p, uint32_t n,
     cdef Drop d = ip4_parse(c, vnet, p, n, &ip)
     if d != DROP_NONE:
         return d
+    if punt_is_dhcp4(c, &ip, to_group):             # its sender may have no address yet
+        return punt_dhcp(c, &ip)
+    if not ip4_is_source(c, &ip.src):
+        return DROP_IP4_BAD_SOURCE
     if to_group:
         return DROP_IP4_BAD_DESTINATION
     if fwd_in_subnet(c, &ip.src):
@@ -131,6 +136,8 @@ cdef Drop ip6_deliver(Ctx *c, IpHdr *ip, bint to_group) noexcept nogil:
         return ndp_input(c, ip)
     if addr_is_zero(&ip.src):
         return DROP_IP6_BAD_SOURCE
+    if punt_is_dhcp6(ip):
+        return punt_dhcp(c, ip)
     if to_group or addr_is_multicast6(&ip.dst):
         return DROP_IP6_BAD_DESTINATION
     if fwd_in_subnet(c, &ip.src) or addr_is_link_local6(&ip.src):
@@ -185,6 +192,8 @@ cdef Drop eth_input(Ctx *c, const uint8_t *frame, uint32_t n) noexcept nogil:
         return DROP_ETH_NOT_FOR_US
     if eth[ETH_ALEN] & 1:                           # no frame comes from a group
         return DROP_ETH_NOT_FOR_US
+    c.frame = eth
+    c.frame_bytes = n
     memcpy(c.frame_mac, eth + ETH_ALEN, ETH_ALEN)
     ethertype = load_be16(eth + 12)
     if ethertype == ETH_P_IP:
@@ -547,6 +556,12 @@ cdef class Stack:
 
     def remove_forward(self, int forward_id):
         return stack_remove_forward(self.c, <uint32_t>forward_id - 1)
+
+    def punted(self):
+        return punt_take(self.c)
+
+    def send_frame(self, bytes frame not None):
+        punt_reply(self.c, frame)
 
     def stats(self):
         """Counters by name, and what is in use now."""

@@ -69,6 +69,9 @@ cpdef enum Drop:
     DROP_TCP_ACK_TOO_NEW
     DROP_TCP_REASSEMBLY_FULL            # more holes, or more memory, than a connection may have
     DROP_FLOWS_FULL
+    DROP_PUNT_TOO_LONG                  # for the control plane, and longer than it takes
+    DROP_PUNT_FULL                      # as many wait for it as may
+    DROP_PUNT_LIMITED                   # more of them in a while than it is made to answer
     DROP_COUNT
 
 
