@@ -110,16 +110,32 @@ def test_write_without_memory_writes_nothing() -> None:
     assert pool.used_blocks == 0
 
 
+def test_write_ahead_that_failed_is_no_reason_to_refuse_a_byte() -> None:
+    """All that the pool had lies behind the gap, and comes back."""
+    pool = Pool(4 * BLOCK)
+    queue = Queue(pool)
+    assert queue.append(bytes(2 * BLOCK)) == 2 * BLOCK
+    assert not queue.write(3 * BLOCK, bytes(3 * BLOCK))
+    assert queue.append(b"x") == 1
+    assert pool.used_blocks == 3
+
+
 def test_room_after_a_write_ahead_that_failed() -> None:
-    """Blocks that such a write got lie behind a gap: they are no room for the next byte."""
+    """Blocks that such a write got lie behind a gap: they are room for the next byte only after
+    they went back.
+    """
     pool = Pool(4 * BLOCK)
     queue = Queue(pool)
     assert not queue.write(6 * BLOCK, bytes(5 * BLOCK))
-    assert queue.reserve(BLOCK) == 0
+    assert queue.reserve(BLOCK) == BLOCK
     assert pool.used_blocks == 0
-    assert not queue.write(2 * BLOCK, bytes(3 * BLOCK + 1)) or pool.used_blocks == 4
+    assert not queue.write(2 * BLOCK, bytes(5 * BLOCK))
     other = Queue(pool)
-    other.append(bytes(4 * BLOCK))
+    assert other.append(b"x") == 0
+    assert queue.append(b"x") == 1
+    assert other.append(bytes(4 * BLOCK)) == 3 * BLOCK
+    queue.clear()
+    other.append(bytes(BLOCK))
     assert queue.append(b"x") == 0
 
 

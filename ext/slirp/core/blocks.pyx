@@ -118,11 +118,14 @@ cdef int queue_reserve_iov(BlockPool *pool, ByteQueue *q, uint32_t n, iovec *iov
 
     Fill them, then call queue_commit. Not for a queue that holds bytes beyond a gap.
     """
+    cdef uint32_t got
     n = min(n, <uint32_t>((QUEUE_IOV_MAX - 1) * BLOCK_BYTES))
-    n = queue_back(pool, q, q.length, n)
-    if n == 0:
+    got = queue_back(pool, q, q.length, n)
+    if got == 0:
+        # What a write that failed had got behind its gap may be all that there was
         queue_trim(pool, q, q.length)
-    return queue_pieces(q, q.length, n, iov, QUEUE_IOV_MAX)
+        got = queue_back(pool, q, q.length, n)
+    return queue_pieces(q, q.length, got, iov, QUEUE_IOV_MAX)
 
 
 cdef void queue_commit(BlockPool *pool, ByteQueue *q, uint32_t n) noexcept nogil:
