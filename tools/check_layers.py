@@ -21,7 +21,7 @@ LAYERS = (
     ),
     ("tcp", "tcp_wire", "tcp_sack", "tcp_out", "tcp_recv", "tcp_timer", "tcp_host", "tcp_in"),
     ("stack",),
-    ("testfaces", "hostfake", "hostlinux", "engine"),
+    ("testfaces", "mill", "hostfake", "hostlinux", "engine"),
     ("oscalls", "confine"),
 )
 ORDER = [module for layer in LAYERS for module in layer]

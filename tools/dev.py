@@ -10,11 +10,12 @@ and the parts of these:
 
     build   compile and install into the venv        lint    style, types, layers, hot path
     unit    tests that need no privileges            asan    the same on a sanitizer build
-    e2e     system tests in real namespaces          bench   side by side with its peers
-    all     test, then a quick bench                 path    where the built program is
+    cost    instructions of the core, as expected    e2e     system tests in real namespaces
+    bench   side by side with its peers              all     test, then a quick bench
+    path    where the built program is
 
-Words after unit, asan, e2e and bench go to pytest or to bench/run.py. Missing Debian packages are
-installed when run as root, and named with the command to type otherwise.
+Words after unit, asan, cost, e2e and bench go to pytest or to bench/run.py. Missing Debian packages
+are installed when run as root, and named with the command to type otherwise.
 """
 
 from __future__ import annotations
@@ -147,6 +148,14 @@ def verb_asan(argv: list[str]) -> None:
         pytest(shop, *present(TESTED), *argv, env=env)
 
 
+def verb_cost(argv: list[str]) -> None:
+    """The short form of the benchmark: what no load of the machine can change."""
+    workshop.ensure_packages(workshop.COST_PACKAGES)
+    shop = prepare_tests()
+    with step("what the core costs, in instructions"):
+        pytest(shop, "tests/cost", *argv)
+
+
 def verb_e2e(argv: list[str]) -> None:
     """System tests; the last line is pytest's."""
     tables = [workshop.APPLICATION_PACKAGES]
@@ -171,6 +180,7 @@ def verb_test(argv: list[str]) -> None:
     verb_lint([])
     verb_unit([])
     verb_asan([])
+    verb_cost([])
     verb_e2e(argv)
 
 

@@ -70,6 +70,7 @@ RUNTIME_PACKAGES = {
     "busybox": "busybox",
     "pgrep": "procps",
 }
+COST_PACKAGES = {"valgrind": "valgrind"}
 BENCH_PACKAGES = {"iperf3": "iperf3", "slirp4netns": "slirp4netns", "pasta": "passt"}
 
 # Trees that make the extension; everything else can change without a build.

@@ -23,6 +23,7 @@ only call down.
     layer 3  stack      dispatch, counting, service; `Stack`: the sans-IO face for tests
     layer 4  hostfake   HostOps by a Python object (tests)
              testfaces  the machines of layer 1 as Python objects (tests)
+             mill       the stack between a null host and a null link, turned in C (benchmarks)
              hostlinux  HostOps by system calls
              engine     the TAP, epoll and the stack: `Engine`, what the daemon drives
     beside   oscalls    the few calls of Linux that Python's os module lacks, for slirp/
