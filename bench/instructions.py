@@ -49,7 +49,9 @@ for name in sys.argv[3:]:
             for _ in range(turns):
                 operation.turn(int(sys.argv[2]))
             os._exit(0)
-        os.waitpid(pid, 0)
+        _, status = os.waitpid(pid, 0)
+        if status:
+            sys.exit(name + ": wait status " + str(status))
         print(pid, flush=True)
 """
 

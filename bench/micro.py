@@ -21,6 +21,16 @@ sys.path.append(str(ROOT / "tests"))
 
 import dpkt  # noqa: E402
 
+from harness.ip import (  # noqa: E402
+    ETH_HLEN,
+    IP_HLEN,
+    IP_TCP,
+    VNET_HLEN,
+    VNET_NEEDS_CSUM,
+    Vnet,
+    build_frame,
+    build_ip,
+)
 from harness.net import (  # noqa: E402
     DNS,
     GATEWAY,
@@ -34,15 +44,7 @@ from harness.net import (  # noqa: E402
 )
 from harness.pkt import Segment, flag_bits  # noqa: E402
 from harness.wire import (  # noqa: E402
-    ETH_HLEN,
-    IP_HLEN,
-    IP_TCP,
     TCP_CSUM_OFFSET,
-    VNET_HLEN,
-    VNET_NEEDS_CSUM,
-    Vnet,
-    build_frame,
-    build_ip,
     build_segment,
     parse_segment,
     train_header,

@@ -83,6 +83,19 @@ cdef void null_nothing(void *impl, int fd) noexcept nogil:
     pass
 
 
+cdef int null_watch(void *impl, int fd, uint64_t ref) noexcept nogil:
+    return 0
+
+
+cdef void null_option(void *impl, int fd, int option, int value) noexcept nogil:
+    pass
+
+
+cdef int null_tcp_accept(void *impl, int listen_fd, Addr *peer_addr,
+                         uint16_t *peer_port) noexcept nogil:
+    return -EAGAIN
+
+
 cdef ssize_t null_tcp_send(void *impl, int fd, const iovec *iov, int n) noexcept nogil:
     return <ssize_t>total_of(iov, n)
 
@@ -98,6 +111,10 @@ cdef ssize_t null_tcp_recv(void *impl, int fd, const iovec *iov, int n) noexcept
 
 cdef int null_udp_open(void *impl, uint64_t ref, bint v4, const Addr *peer_addr,
                        uint16_t peer_port) noexcept nogil:
+    return null_tcp_connect(impl, ref, NULL, 0)
+
+
+cdef int null_ping_open(void *impl, uint64_t ref, bint v4) noexcept nogil:
     return null_tcp_connect(impl, ref, NULL, 0)
 
 
@@ -216,12 +233,16 @@ cdef class Mill:
         ops.tcp_send = null_tcp_send
         ops.tcp_recv = null_tcp_recv
         ops.tcp_shutdown = null_zero
+        ops.tcp_accept = null_tcp_accept
+        ops.watch = null_watch
         ops.close = null_nothing
         ops.reset = null_nothing
         ops.udp_open = null_udp_open
+        ops.ping_open = null_ping_open
         ops.dgram_send = null_dgram_send
         ops.dgram_recv = null_dgram_recv
         ops.next_error = null_next_error
+        ops.set_option = null_option
         self.c.link.impl = &self.null
         self.c.link.send = null_frame
         stack_configure(self.c, settings)
