@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import os
 import sys
+from errno import ENOSYS
 
 from slirp import landlock, log, seccomp
 from slirp.core import confine, oscalls
@@ -260,12 +261,20 @@ def _furnish(needs: Needs) -> None:
         os.makedirs(path, exist_ok=True)
         oscalls.mount(_OLD + path, path, "", oscalls.MS_BIND | oscalls.MS_REC)
         if path not in needs.removable:
-            confine.make_read_only(path)
+            _protect(path)
         bound.append(path)
     for path, target in needs.links.items():
         if not _is_below(path, bound):
             os.makedirs(os.path.dirname(path), exist_ok=True)
             os.symlink(target, path)
+
+
+def _protect(path: str) -> None:
+    try:
+        confine.make_read_only(path)
+    except OSError as error:
+        if error.errno != ENOSYS:  # before Linux 5.12: the filter forbids writing all the same
+            raise
 
 
 def _is_below(path: str, directories: Iterable[str]) -> bool:

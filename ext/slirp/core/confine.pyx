@@ -97,19 +97,20 @@ cdef extern from *:
         CALL(geteuid) CALL(getgid) CALL(getpeername) CALL(getpid) CALL(getrandom)
         CALL(getrusage) CALL(getsockname) CALL(getsockopt) CALL(gettid) CALL(gettimeofday)
         CALL(getuid) CALL(io_uring_enter) CALL(io_uring_register) CALL(io_uring_setup)
-        CALL(ioctl) CALL(kill) CALL(listen) CALL(lseek) CALL(lstat) CALL(madvise) CALL(mmap)
-        CALL(mount) CALL(mprotect) CALL(mremap) CALL(munmap) CALL(nanosleep) CALL(newfstatat)
-        CALL(open) CALL(openat) CALL(openat2) CALL(pidfd_open) CALL(pidfd_send_signal)
-        CALL(pipe2) CALL(poll) CALL(ppoll) CALL(prctl) CALL(pread64) CALL(prlimit64)
-        CALL(process_vm_readv) CALL(ptrace) CALL(read) CALL(readlink) CALL(readlinkat)
-        CALL(readv) CALL(recvfrom) CALL(recvmmsg) CALL(recvmsg) CALL(restart_syscall) CALL(rseq)
-        CALL(rt_sigaction) CALL(rt_sigprocmask) CALL(rt_sigreturn) CALL(rt_tgsigqueueinfo)
-        CALL(sched_getaffinity) CALL(sched_yield) CALL(seccomp) CALL(select) CALL(sendmmsg)
-        CALL(sendmsg) CALL(sendto) CALL(set_robust_list) CALL(setns) CALL(setsockopt)
-        CALL(shutdown) CALL(sigaltstack) CALL(socket) CALL(socketpair) CALL(stat) CALL(statx)
-        CALL(sysinfo) CALL(tgkill) CALL(timerfd_create) CALL(timerfd_settime) CALL(tkill)
-        CALL(umount2) CALL(uname) CALL(unlink) CALL(unlinkat) CALL(unshare) CALL(vfork)
-        CALL(wait4) CALL(write) CALL(writev)
+        CALL(ioctl) CALL(kill) CALL(listen) CALL(lseek) CALL(lstat) CALL(madvise)
+        CALL(membarrier) CALL(mmap) CALL(mount) CALL(mprotect) CALL(mremap) CALL(munmap)
+        CALL(nanosleep) CALL(newfstatat) CALL(open) CALL(openat) CALL(openat2) CALL(pidfd_open)
+        CALL(pidfd_send_signal) CALL(pipe2) CALL(poll) CALL(ppoll) CALL(prctl) CALL(pread64)
+        CALL(prlimit64) CALL(process_vm_readv) CALL(ptrace) CALL(read) CALL(readlink)
+        CALL(readlinkat) CALL(readv) CALL(recvfrom) CALL(recvmmsg) CALL(recvmsg)
+        CALL(restart_syscall) CALL(rseq) CALL(rt_sigaction) CALL(rt_sigprocmask)
+        CALL(rt_sigreturn) CALL(rt_tgsigqueueinfo) CALL(sched_getaffinity) CALL(sched_yield)
+        CALL(seccomp) CALL(select) CALL(sendmmsg) CALL(sendmsg) CALL(sendto)
+        CALL(set_robust_list) CALL(setns) CALL(setsockopt) CALL(shutdown) CALL(sigaltstack)
+        CALL(socket) CALL(socketpair) CALL(stat) CALL(statx) CALL(sysinfo) CALL(tgkill)
+        CALL(timerfd_create) CALL(timerfd_settime) CALL(tkill) CALL(umount2) CALL(uname)
+        CALL(unlink) CALL(unlinkat) CALL(unshare) CALL(vfork) CALL(wait4) CALL(write)
+        CALL(writev)
         {NULL, 0},
     };
     """
@@ -292,7 +293,9 @@ def landlock_restrict(uint64_t files, uint64_t net, uint64_t scoped, list paths,
 
 
 def call_numbers():
-    """Number of each system call that the filter names; -1 where this machine has none."""
+    """The number of each system call by name, -1 where this machine has none: of all that the
+    filter names, and of what somebody would try, for the line that tells of it.
+    """
     cdef dict numbers = {}
     cdef const call_number *call = call_table
     while call.name != NULL:
