@@ -24,9 +24,10 @@ class Option:
     metavar:     name of the value, "" for an option without one.
     help:        one line for --help; "" hides an old spelling.
     apply:       stores the value (the empty string when there is none) in the Config.
+    ours:        slirp4netns does not have it: it takes no abbreviation away from what that has.
     """
 
-    __slots__ = ("apply", "help", "long", "metavar", "short")
+    __slots__ = ("apply", "help", "long", "metavar", "ours", "short")
 
     def __init__(
         self,
@@ -35,12 +36,15 @@ class Option:
         metavar: str,
         help_line: str,
         apply: Callable[[Config, str], None],
+        *,
+        ours: bool = False,
     ) -> None:
         self.long = long
         self.short = short
         self.metavar = metavar
         self.help = help_line
         self.apply = apply
+        self.ours = ours
 
     def __str__(self) -> str:
         """The option as --help shows it: "-m, --mtu=MTU"."""
@@ -78,6 +82,8 @@ def scan(
 def _long(word: str, table: Sequence[Option], rest: Iterator[str]) -> tuple[Option, str]:
     name, equals, value = word.partition("=")
     candidates = [option for option in table if option.long.startswith(name)]
+    if len(candidates) > 1:
+        candidates = [o for o in candidates if not o.ours or o.long == name] or candidates
     exact = [option for option in candidates if option.long == name]
     if not candidates:
         raise UsageError(f"unrecognized option '--{name}'")

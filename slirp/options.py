@@ -164,6 +164,7 @@ _CIDR6 = Option(
     "CIDR",
     f"enable IPv6, with this prefix of 64 bits (default={DEFAULT_CIDR6})",
     _cidr6,
+    ours=True,
 )
 _NO_DNS = Option(
     "disable-dns",
@@ -173,14 +174,17 @@ _NO_DNS = Option(
     _set("dns", False),
 )
 _CONFINEMENT = (
-    Option("no-sandbox", "", "", "run without a sandbox, for debugging", _no_sandbox),
-    Option("no-seccomp", "", "", "do not filter system calls, for debugging", _no_seccomp),
+    Option("no-sandbox", "", "", "run without a sandbox, for debugging", _no_sandbox, ours=True),
+    Option(
+        "no-seccomp", "", "", "do not filter system calls, for debugging", _no_seccomp, ours=True
+    ),
     Option(
         "require-sandbox",
         "",
         "",
         "fail where the system refuses a part of the two",
         _set("require_sandbox"),
+        ours=True,
     ),
 )
 _LIMITS = (
@@ -190,6 +194,7 @@ _LIMITS = (
         "SIZE",
         "memory that a TCP connection may use in each direction (default=4M)",
         _tcp_buffer,
+        ours=True,
     ),
     Option(
         "memory-limit",
@@ -197,6 +202,7 @@ _LIMITS = (
         "SIZE",
         "memory that all connections together may use for data (default=256M)",
         _memory_limit,
+        ours=True,
     ),
     Option(
         "max-flows",
@@ -204,6 +210,7 @@ _LIMITS = (
         "N",
         "connections, UDP mappings and pings at a time (default=32768)",
         _max_flows,
+        ours=True,
     ),
 )
 HELP = Option("help", "h", "", "show this help and exit", _nothing)

@@ -79,6 +79,23 @@ def test_ipv6_prefix_of_ones_choice(words: list[str]) -> None:
     assert network6.address == bytes.fromhex("fd120003" + "00" * 12)
 
 
+@pytest.mark.parametrize(
+    ("word", "attribute", "value"),
+    [
+        ("--ma=02:11:22:33:44:55", "mac", bytes.fromhex("021122334455")),
+        ("--cid=10.9.0.0/24", "network", None),
+        ("--mt=1400", "mtu", 1400),
+        ("--t=netns", "target_kind", PID),
+        ("--no", "host_loopback", False),
+    ],
+)
+def test_abbreviations_of_slirp4netns_options(word: str, attribute: str, value: object) -> None:
+    """Options that only we have take none of them away."""
+    config = parse("-c", word, "42", "tap0")
+    got = getattr(config, attribute)
+    assert got == value if value is not None else got.gateway == bytes([10, 9, 0, 2])
+
+
 def test_link_too_narrow_for_ipv6() -> None:
     config = parse("-6", "--mtu=1279", "42", "tap0")
     assert config.network6 is None

@@ -20,6 +20,8 @@ TABLE = (
     Option("enable-sandbox", "", "", "a flag", _ignore),
     Option("enable", "", "", "a prefix of others", _ignore),
     Option("mtu", "m", "MTU", "a value", _ignore),
+    Option("mtu-probe", "", "", "a flag", _ignore, ours=True),
+    Option("mt-one", "", "", "a flag", _ignore, ours=True),
 )
 
 
@@ -35,6 +37,8 @@ def read(*words: str, until_operand: bool = False) -> list[tuple[str | None, str
     [
         ([], []),
         (["-c"], [("configure", "")]),
+        # what slirp4netns has goes before what only we have
+        (["--mt", "1", "--mtu-", "--mtu-probe"], [("mtu", "1"), *[("mtu-probe", "")] * 2]),
         (["-c6"], [("configure", ""), ("enable-ipv6", "")]),
         (["-cr3"], [("configure", ""), ("ready-fd", "3")]),
         (["-cr", "3"], [("configure", ""), ("ready-fd", "3")]),
