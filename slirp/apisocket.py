@@ -46,18 +46,20 @@ class ApiSocket:
     """
 
     __slots__ = ("_identity", "_path", "guest_network", "sock")
+    what = "API socket"
+    kind = SOCK_STREAM
 
     def __init__(self, path: str, guest_network: int = 0) -> None:
         raw = os.fsencode(path)
         if len(raw) > MAX_PATH_BYTES:
             raise SlirpError(
-                f"the specified API socket path is too long (>= {MAX_PATH_BYTES + 1}): {path}"
+                f"the specified {self.what} path is too long (>= {MAX_PATH_BYTES + 1}): {path}"
             )
         self._path = path
         self.guest_network = guest_network
-        self.sock = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+        self.sock = socket(AF_UNIX, self.kind | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
         try:
-            _clear(path)
+            self._clear(path)
             os.fchmod(self.sock.fileno(), _MODE)  # bind() gives the file this mode, less the umask
             self.sock.bind(path)
             self.sock.listen(BACKLOG)
@@ -65,7 +67,7 @@ class ApiSocket:
             self._identity = _identity(path)
         except OSError as error:
             self.sock.close()
-            raise SlirpError(f"cannot bind API socket {path}: {reason(error)}") from None
+            raise SlirpError(f"cannot bind {self.what} {path}: {reason(error)}") from None
         except SlirpError:
             self.sock.close()
             raise
@@ -100,26 +102,25 @@ class ApiSocket:
             pass
         self.sock.close()
 
-
-def _clear(path: str) -> None:
-    """Remove a socket that nobody listens on. Raises SlirpError for anything else."""
-    try:
-        status = os.lstat(path)
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(status.st_mode):
-        raise SlirpError(f"cannot bind API socket {path}: exists and is not a socket")
-    probe = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
-    try:
-        probe.connect(path)
-    except ConnectionRefusedError:
-        os.unlink(path)
-        return
-    except BlockingIOError:
-        pass  # a full backlog: somebody listens
-    finally:
-        probe.close()
-    raise SlirpError(f"cannot bind API socket {path}: another process listens there")
+    def _clear(self, path: str) -> None:
+        """Remove a socket that nobody listens on. Raises SlirpError for anything else."""
+        try:
+            status = os.lstat(path)
+        except FileNotFoundError:
+            return
+        if not stat.S_ISSOCK(status.st_mode):
+            raise SlirpError(f"cannot bind {self.what} {path}: exists and is not a socket")
+        probe = socket(AF_UNIX, self.kind | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+        except BlockingIOError:
+            pass  # a full backlog: somebody listens
+        finally:
+            probe.close()
+        raise SlirpError(f"cannot bind {self.what} {path}: another process listens there")
 
 
 def network_cookie(sock: socket) -> int:

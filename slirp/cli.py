@@ -11,6 +11,7 @@ import sys
 
 from slirp import __version__, log
 from slirp.config import (
+    BESS,
     MIN_MTU6,
     PID,
     TAPFD,
@@ -160,7 +161,9 @@ def _check_fd(label: str, fd: int) -> None:
 
 
 def _take_operands(config: Config, operands: list[str]) -> None:
-    wanted = 1 if config.target_kind == TAPFD else 2
+    if config.bess:
+        config.target_kind = BESS
+    wanted = 1 if config.target_kind in (TAPFD, BESS) else 2
     if not operands:
         raise UsageError("the target (PID, PATH or FD) is missing")
     if len(operands) < wanted:
@@ -178,6 +181,9 @@ def _check_target(config: Config) -> None:
     if config.target_kind == PID:
         if not is_number(target) or int(target) == 0:
             raise UsageError("PID must be a positive integer")
+    elif config.target_kind == BESS:
+        if config.configure:
+            raise UsageError("--configure conflicts with --target-type=bess")
     elif config.target_kind == TAPFD:
         if not is_number(target):
             raise UsageError("FD must be a non-negative integer")

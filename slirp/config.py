@@ -37,6 +37,7 @@ _MAX_DIGITS = 10  # any 32-bit number
 PID = "pid"
 PATH = "path"
 TAPFD = "tapfd"
+BESS = "bess"
 
 _SIZE_SUFFIXES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
@@ -110,7 +111,8 @@ class Config:
     """One command line, understood. Filled by cli, then only read."""
 
     def __init__(self, mtu: int = DEFAULT_MTU) -> None:
-        self.target_kind = PID  # PID, PATH or TAPFD: what `target` is
+        self.target_kind = PID  # PID, PATH, TAPFD or BESS: what `target` is
+        self.bess = False  # whatever was said of the kind, the target is BESS
         self.target = ""
         self.userns_path: str | None = None
         self.tap_name = ""
@@ -123,6 +125,7 @@ class Config:
         self.ready_fd: int | None = None
         self.exit_fd: int | None = None
         self.host_loopback = True  # the gateway's address reaches the host's 127.0.0.1
+        self.outbound: dict[int, str] = {}  # by family: an address or interface to speak from
         self.dns = True  # the network's DNS address reaches the host's resolvers
         self.tcp_buffer_bytes = 4 << 20  # per connection and direction
         self.memory_bytes = 256 << 20  # of all connections' buffers together

@@ -16,16 +16,28 @@ import os
 
 from slirp import log, netns, signals, tap
 from slirp.apisocket import ApiSocket
-from slirp.config import PID, TAPFD, Config, RunConfig, format_ipv4, format_ipv6, format_mac
+from slirp.config import (
+    BESS,
+    PID,
+    TAPFD,
+    Config,
+    RunConfig,
+    format_ipv4,
+    format_ipv6,
+    format_mac,
+)
 from slirp.core import oscalls
 from slirp.forwards import Forwards
 from slirp.resolver import Resolvers
+from slirp.tap import NO_LINK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any, Self
 
+    from slirp.bess import Bess
+    from slirp.outbound import Outbound
     from slirp.tap import Tap
 
 EXIT_OK = 0
@@ -77,10 +89,15 @@ class Daemon:
             memory_bytes=config.memory_bytes,
             **_ipv6_settings(config, opened.mac),
         )
+        self.outbound: Outbound | None = None
         self.resolvers = Resolvers() if config.dns else None
         if self.resolvers is not None:
             self.engine.set_dns(self.resolvers.servers)
         self.driver = Driver(self.engine, config, self.resolvers)
+        if config.outbound:
+            from slirp.outbound import Outbound
+
+            self.outbound = Outbound(self._speak_from, config.outbound)
         self.forwards = Forwards(self.driver, network.guest)
         self.watches: dict[int, Callable[[], int | None]] = {}
         self.on_signal: Callable[[int, bool], int | None] = _die
@@ -89,6 +106,11 @@ class Daemon:
         # From here on a signal waits for the event loop, so that the API socket's file is removed.
         self.signals = signals.SignalFd([*signums, oscalls.SIGUSR1])
         self.api_socket = ApiSocket(config.api_path, opened.network) if config.api_path else None
+        self.bess: Bess | None = None
+        if config.target_kind == BESS:
+            from slirp.bess import Bess
+
+            self.bess = Bess(config.target)
 
     def __enter__(self) -> Self:
         return self
@@ -97,6 +119,8 @@ class Daemon:
         # In this order: a successor may wait for the TAP, and then wants the API socket's path.
         if self.api_socket is not None:
             self.api_socket.close()
+        if self.bess is not None:
+            self.bess.close()
         self.driver.close()
         self.engine.close()
 
@@ -112,8 +136,14 @@ class Daemon:
 
         return service.run(self)
 
-    def on_link_down(self) -> int:
-        """The TAP has gone, and with it all that we are for."""
+    def _speak_from(self, address: bytes) -> None:
+        self.driver.call(self.engine.set_outbound, address)
+
+    def on_link_down(self) -> int | None:
+        """The TAP has gone, and with it all that we are for; or the guest at a socket has."""
+        if self.bess is not None:
+            self.engine.set_link(NO_LINK)
+            return None
         log.complain("the network namespace has gone")
         return EXIT_OK
 
@@ -160,6 +190,8 @@ def _open_tap(config: Config) -> tuple[Tap, int | None]:
     """The target's TAP, and a pidfd of the target where only that tells of its end."""
     if config.target_kind == TAPFD:
         return tap.adopt(int(config.target)), None
+    if config.target_kind == BESS:
+        return tap.none(), None
     target_fd = _open_process(config)
     helper = netns.start(config)
     import slirp.core.engine

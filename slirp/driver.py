@@ -55,6 +55,9 @@ class Driver:
 
     def start(self) -> None:
         """From here on the Engine is the thread's: use call()."""
+        if self._has_ended():  # and has another link now
+            os.eventfd_read(self.ended_fd)
+            self._flags = 0
         self._running.acquire()
         self._started = True
         _thread.start_new_thread(self._main, ())

@@ -1,13 +1,11 @@
-"""Every option: its name, its help, its effect. slirp4netns 1.3's, and those of `pyslirp run`.
-
-An option whose machinery is missing is accepted with a warning where the caller is no worse off
-without it, and is refused where something else than asked would happen (another source address,
-another kind of target).
-"""
+"""Every option: its name, its help, its effect. slirp4netns 1.3's, and those of `pyslirp run`."""
 
 from __future__ import annotations
 
+from _socket import AF_INET, AF_INET6
+
 from slirp.config import (
+    BESS,
     DEFAULT_CIDR,
     DEFAULT_CIDR6,
     DEFAULT_MTU,
@@ -27,7 +25,7 @@ from slirp.config import (
     parse_publication,
     parse_size,
 )
-from slirp.errors import SlirpError, UsageError
+from slirp.errors import UsageError
 from slirp.getopt import Option
 
 TYPE_CHECKING = False
@@ -54,20 +52,6 @@ def _fd(attribute: str, label: str) -> Callable[[Config, str], None]:
         if not is_number(text):
             raise UsageError(f"{label} must be a non-negative integer")
         setattr(config, attribute, int(text))
-
-    return apply
-
-
-def _warn(text: str) -> Callable[[Config, str], None]:
-    def apply(config: Config, _: str) -> None:
-        config.warnings.append(text)
-
-    return apply
-
-
-def _refuse(text: str) -> Callable[[Config, str], None]:
-    def apply(_: Config, __: str) -> None:
-        raise SlirpError(text)
 
     return apply
 
@@ -117,17 +101,23 @@ def _max_flows(config: Config, text: str) -> None:
     config.max_flows = parse_count(text, 64, 1 << 20)
 
 
+def _outbound(family: int) -> Callable[[Config, str], None]:
+    def apply(config: Config, text: str) -> None:
+        config.outbound[family] = text
+
+    return apply
+
+
 def _netns_type(config: Config, text: str) -> None:
     if text not in (PATH, PID, TAPFD):
         raise UsageError(f'--netns-type must be "{PATH}", "{PID}" or "{TAPFD}"')
     config.target_kind = text
 
 
-def _target_type(_: Config, text: str) -> None:
-    if text == "bess":
-        raise SlirpError("--target-type=bess is not supported")
-    if text != "netns":
-        raise UsageError('--target-type must be either "netns" or "bess"')
+def _target_type(config: Config, text: str) -> None:
+    if text not in ("netns", BESS):
+        raise UsageError(f'--target-type must be either "netns" or "{BESS}"')
+    config.bess = text == BESS
 
 
 def _no_sandbox(config: Config, _: str) -> None:
@@ -249,15 +239,15 @@ OPTIONS: tuple[Option, ...] = (
         "outbound-addr",
         "",
         "IPv4",
-        "not supported yet: sets the address that outbound IPv4 traffic comes from",
-        _refuse("--outbound-addr is not supported yet"),
+        "specify the IPv4 address, or the interface, to speak to the world from",
+        _outbound(AF_INET),
     ),
     Option(
         "outbound-addr6",
         "",
         "IPv6",
-        "accepted, not supported yet: there is no IPv6 traffic",
-        _warn("--outbound-addr6 is not supported yet, the network is IPv4 only"),
+        "specify the IPv6 address, or the interface, to speak to the world from",
+        _outbound(AF_INET6),
     ),
     _NO_DNS,
     Option(
@@ -267,7 +257,7 @@ OPTIONS: tuple[Option, ...] = (
         "target-type",
         "",
         "TYPE",
-        "specify the target type ([netns|bess], default=netns; bess is not supported)",
+        "specify the target type ([netns|bess], default=netns)",
         _target_type,
     ),
     *_LIMITS,

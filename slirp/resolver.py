@@ -1,9 +1,12 @@
 """The host's name servers: resolv.conf(5), read again when it changes.
 
-The guest's DNS address leads to the servers listed here. Laptops move and VPNs come up, so
-refresh() is called when packets flow, looks at the file at most once a second, and costs nothing
-while they do not. That also makes it in time: the first query after a change goes to the new
-servers.
+The guest's DNS address leads to the servers listed here. Laptops move and VPNs come up, so once the
+event loop is there inotify(7) tells of every change: of the file itself, which may be mounted, and
+of the directories on its chain of symbolic links, where systemd-resolved and NetworkManager put
+another file or link in its place.
+
+Until then, and where inotify's instances are used up (there are 128 for a user, whose containers
+may be more), refresh() is called when packets flow and looks at the file at most once a second.
 """
 
 from __future__ import annotations
@@ -11,12 +14,19 @@ from __future__ import annotations
 import os
 from _socket import AF_INET, AF_INET6, inet_pton
 
+from slirp.core import oscalls
+
 RESOLV_CONF = "/etc/resolv.conf"
 # resolv.conf(5): without any name server, the local machine is asked.
 _DEFAULT_SERVERS = [b"\x7f\x00\x00\x01"]
 _CHECK_PERIOD_S = 1.0
 _MAX_FILE_BYTES = 1 << 20
 _MAX_DOMAINS = 32
+_MAX_LINKS = 40  # path_resolution(7)
+_IN_DIRECTORY = (
+    oscalls.IN_CLOSE_WRITE | oscalls.IN_CREATE | oscalls.IN_MOVED_TO | oscalls.IN_DELETE_SELF
+)
+_IN_FILE = oscalls.IN_CLOSE_WRITE | oscalls.IN_MOVE_SELF | oscalls.IN_DELETE_SELF
 _LINK_LOCAL_PREFIX = b"\xfe\x80"
 
 
@@ -25,13 +35,15 @@ class Resolvers:
 
     servers: 4- or 16-byte addresses, in the order of preference.
     domains: where names without a dot are searched for.
+    watched: somebody waits for the descriptor of watch(): refresh() does nothing.
     """
 
-    __slots__ = ("_identity", "_next_check_s", "_path", "domains", "servers")
+    __slots__ = ("_identity", "_next_check_s", "_path", "domains", "servers", "watched")
 
     def __init__(self, path: str = RESOLV_CONF) -> None:
         self._path = path
         self._next_check_s = 0.0
+        self.watched = False
         self._identity = self._identify()
         text = self._read()
         self.servers = parse(text)
@@ -39,9 +51,35 @@ class Resolvers:
 
     def refresh(self, now_s: float) -> bool:
         """Look again if it is time to; whether the servers have changed. `now_s` is monotonic."""
-        if now_s < self._next_check_s:
+        if self.watched or now_s < self._next_check_s:
             return False
         self._next_check_s = now_s + _CHECK_PERIOD_S
+        return self.look()
+
+    def watch(self) -> int | None:
+        """A descriptor that is readable once the file may have changed: then look(), and another
+        descriptor is due, for the chain of links that there is then. The caller closes it.
+
+        None, when the system has none for us.
+        """
+        self.watched = False
+        try:
+            fd = oscalls.inotify_open()
+        except OSError:
+            return None
+        try:
+            for directory in directories(self._path):
+                oscalls.inotify_add(fd, directory, _IN_DIRECTORY)
+            if os.path.exists(self._path):
+                oscalls.inotify_add(fd, self._path, _IN_FILE)
+        except OSError:
+            os.close(fd)
+            return None
+        self.watched = True
+        return fd
+
+    def look(self) -> bool:
+        """Look at the file again; whether the servers have changed."""
         identity = self._identify()
         # A file that is gone is about to be replaced: keep what we have.
         if identity is None or identity == self._identity:
@@ -68,6 +106,20 @@ class Resolvers:
                 return (file.read(_MAX_FILE_BYTES) or b"").decode("ascii", "replace")
         except OSError:
             return ""
+
+
+def directories(path: str = RESOLV_CONF) -> list[str]:
+    """Where the file and each symbolic link on the way to it lie."""
+    found: list[str] = []
+    for _ in range(_MAX_LINKS):
+        directory = os.path.dirname(path)
+        if directory not in found:
+            found.append(directory)
+        try:
+            path = os.path.normpath(os.path.join(directory, os.readlink(path)))
+        except OSError:
+            break
+    return found
 
 
 def parse(text: str) -> list[bytes]:

@@ -19,8 +19,8 @@ Asyncio and its kin are imported after "ready", so their files are in the new ro
 may read. Once they are imported the filter is tightened, and no more code can be mapped.
 
 Of resolv.conf directories are bound, not the file, which is replaced, and every directory of the
-chain of symbolic links that lead to it. The directory of the API socket is there too, to remove the
-socket at the end.
+chain of symbolic links that lead to it. The directories of our own sockets are there too, to remove
+them at the end.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import sys
 from errno import ENOSYS
 
 from slirp import landlock, log, seccomp
+from slirp.config import BESS
 from slirp.core import confine, oscalls
 from slirp.errors import SlirpError, reason
 from slirp.resolver import RESOLV_CONF
@@ -162,6 +163,8 @@ class Sandbox:
             needs.read_replaced(RESOLV_CONF)
         if self._config.api_path is not None:
             needs.remove_from(os.path.dirname(os.path.abspath(self._config.api_path)))
+        if self._config.target_kind == BESS:
+            needs.remove_from(os.path.dirname(os.path.abspath(self._config.target)))
         return needs
 
     def _restrict(self, needs: Needs) -> None:

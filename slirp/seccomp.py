@@ -58,6 +58,7 @@ _ALLOWED = (
     *("mprotect", "mremap", "munmap", "restart_syscall", "rseq", "sched_getaffinity"),
     *("sched_yield", "set_robust_list", "sigaltstack", "rt_sigprocmask", "rt_sigreturn"),
     # imports, resolv.conf, the API socket's file
+    *("inotify_add_watch", "inotify_init1"),
     *("fstat", "getcwd", "getdents64", "lseek", "lstat", "newfstatat", "pread64", "readlink"),
     *("readlinkat", "stat", "statx", "unlink", "unlinkat"),
     # what libraries like to know

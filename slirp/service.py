@@ -9,6 +9,7 @@ from __future__ import annotations
 import _thread
 import asyncio
 import functools
+import os
 import socket
 
 from slirp import api, apisocket, report
@@ -53,16 +54,22 @@ class _Service:
         self._ended: asyncio.Future[int] = loop.create_future()
         self._hurried = False
         self._counters: dict[str, int] = {}  # the API's
+        self._resolv_fd: int | None = None  # tells of changes of resolv.conf
         self._reporting = _thread.allocate_lock()
 
     async def run(self) -> int:
         daemon = self._daemon
         self._watch(daemon.driver.ended_fd, self._on_driver_ended)
+        if daemon.bess is not None:
+            self._watch(daemon.bess.sock.fileno(), self._on_guest)
         self._watch(daemon.signals.fd, self._on_signals)
         for fd, on_readable in daemon.watches.items():
             self._watch(fd, functools.partial(self._on_watched, on_readable))
         if daemon.config.network6 is not None:
             self._loop.call_later(ra.PERIOD_S, self._advertise)
+        self._follow_resolvers()
+        if daemon.outbound is not None and daemon.outbound.fd is not None:
+            self._watch(daemon.outbound.fd, daemon.outbound.on_change)
         server = await self._serve_api()
         daemon.sandbox.tighten()
         try:
@@ -74,6 +81,7 @@ class _Service:
                 server.close()
             self._loop.remove_reader(daemon.signals.fd)
             self._loop.remove_reader(daemon.driver.ended_fd)
+            self._stop_following()
 
     async def _linger(self) -> None:
         deadline = self._loop.time() + LINGER_S
@@ -90,6 +98,25 @@ class _Service:
         return await asyncio.start_unix_server(
             server.serve, sock=listener, limit=api.MAX_REQUEST_BYTES, backlog=apisocket.BACKLOG
         )
+
+    def _follow_resolvers(self) -> None:
+        """Look at resolv.conf, and wait for its next change."""
+        daemon = self._daemon
+        resolvers = daemon.resolvers
+        self._stop_following()
+        if resolvers is None:
+            return
+        self._resolv_fd = resolvers.watch()
+        if self._resolv_fd is not None:
+            self._loop.add_reader(self._resolv_fd, self._follow_resolvers)
+            if resolvers.look():
+                daemon.driver.call(daemon.engine.set_dns, resolvers.servers)
+
+    def _stop_following(self) -> None:
+        if self._resolv_fd is not None:
+            self._loop.remove_reader(self._resolv_fd)
+            os.close(self._resolv_fd)
+            self._resolv_fd = None
 
     def _watch(self, fd: int, on_readable: Callable[[], None]) -> None:
         try:
@@ -108,7 +135,26 @@ class _Service:
             if not self._ended.done():
                 self._ended.set_exception(error)
         else:
-            self._end(self._daemon.on_link_down())
+            outcome = self._daemon.on_link_down()
+            if outcome is None:
+                self._await_guest()
+            self._end(outcome)
+
+    def _await_guest(self) -> None:
+        """Turn the Engine, and give it the next guest at the target socket."""
+        bess = self._daemon.bess
+        if bess is None:
+            return
+        self._daemon.driver.start()
+        self._watch(self._daemon.driver.ended_fd, self._on_driver_ended)
+        self._watch(bess.sock.fileno(), self._on_guest)
+
+    def _on_guest(self) -> None:
+        daemon = self._daemon
+        fd = daemon.bess.accept() if daemon.bess is not None else None
+        if daemon.bess is not None and fd is not None:
+            self._loop.remove_reader(daemon.bess.sock.fileno())
+            daemon.driver.call(daemon.engine.set_link, fd)
 
     def _advertise(self) -> None:
         """Tell the guest from time to time that its router is still here (RFC 4861 6.2.4)."""

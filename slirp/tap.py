@@ -14,6 +14,7 @@ from fcntl import ioctl
 from slirp.errors import SlirpError, reason
 
 TUN_DEVICE = "/dev/net/tun"
+NO_LINK = -1
 VNET_HEADER_BYTES = 12  # struct virtio_net_hdr_mrg_rxbuf, which the Engine reads and writes
 
 # linux/if_tun.h
@@ -99,6 +100,11 @@ def adopt(fd: int) -> Tap:
     if flags & IFF_VNET_HDR:
         return negotiate(fd)
     return Tap(fd, hardware_address(fd), 0, vnet_hdr=False)
+
+
+def none() -> Tap:
+    """No TAP: the guest, of whom nothing is known, will come by another way."""
+    return Tap(NO_LINK, bytes(6), 0, vnet_hdr=False)
 
 
 def hardware_address(fd: int) -> bytes:

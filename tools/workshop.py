@@ -44,6 +44,7 @@ TEST_PACKAGES = {
     "nft": "nftables",
     "udhcpc": "udhcpc",
     "dhclient": "isc-dhcp-client",
+    "traceroute": "traceroute",
 }
 # None of these starts a service when it is installed.
 APPLICATION_PACKAGES = {

@@ -8,7 +8,7 @@ import pytest
 
 from lab.daemons import Slirp
 from lab.servers import DNS_PORT, DnsServer, serve_http
-from lab.topology import REMOTE, Guest, Topology
+from lab.topology import REMOTE, REMOTE_SECOND, SILENT, Guest, Topology
 
 Attach = Callable[..., Slirp]
 DNS = "10.0.2.3"
@@ -72,8 +72,20 @@ def test_host_resolver_on_loopback(
         {"local.test": "192.0.2.1"},
     )
     with server.running():
-        net.guest.run("sleep", "2.5")  # resolv.conf is looked at again every few seconds
+        net.guest.run("sleep", "0.3")  # the change is told, and not found a second later
         assert dig(net.guest, "local.test") == "192.0.2.1"
+
+
+@pytest.mark.beyond
+def test_dead_servers_are_passed_over(
+    bed: Topology, dns: DnsServer, net: Slirp, host_resolver: Callable[..., None]
+) -> None:
+    """One that refuses, one that is silent; by either transport."""
+    host_resolver(REMOTE_SECOND, SILENT, REMOTE)
+    net.guest.run("sleep", "0.3")
+    for transport in ("+notcp", "+tcp"):
+        answer = dig(net.guest, transport, "+tries=1", "+time=4", "example.test")
+        assert answer == "192.0.2.80", transport
 
 
 @pytest.mark.beyond

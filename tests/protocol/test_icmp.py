@@ -203,6 +203,14 @@ def test_time_exceeded_on_the_way(lan: Lan) -> None:
     check_quote(lan.expect_icmp_error(0, src=ROUTER, icmp_type=TIME_EXCEEDED), seq=3)
 
 
+def test_time_exceeded_for_an_earlier_request(lan: Lan) -> None:
+    """A traceroute by ICMP has many out at once, under one identifier."""
+    socket = pinged(lan, seq=3)
+    lan.ping(WORLD, seq=4)
+    socket.report(errno.EHOSTUNREACH, TIME_EXCEEDED, 0, WORLD, 0, ROUTER, 0, 3)
+    check_quote(lan.expect_icmp_error(0, src=ROUTER, icmp_type=TIME_EXCEEDED), seq=3)
+
+
 @pytest.mark.parametrize("code", [0, 1, 2, 3, 5, 9, 10, 13])
 def test_unreachable(lan: Lan, code: int) -> None:
     pinged(lan).report(errno.EHOSTUNREACH, 3, code, WORLD, 0, ROUTER, 0)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pathlib
+import select
+from collections.abc import Callable
 from socket import AF_INET, AF_INET6, inet_ntop
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slirp.resolver import Resolvers, parse, parse_domains
+from slirp.resolver import Resolvers, directories, parse, parse_domains
 
 
 def show(servers: list[bytes]) -> list[str]:
@@ -116,3 +120,105 @@ def test_file_that_is_gone_keeps_its_servers(tmp_path: pathlib.Path) -> None:
     assert show(resolvers.servers) == ["192.0.2.1"]
     path.write_text("nameserver 192.0.2.2\n")
     assert resolvers.refresh(2.0)
+
+
+# Watching
+
+
+def rewrite(path: pathlib.Path) -> None:
+    path.write_text("nameserver 192.0.2.2\n")
+
+
+def replace_file(path: pathlib.Path) -> None:
+    new = path.with_name("new")
+    new.write_text("nameserver 192.0.2.2\n")
+    new.rename(path)
+
+
+def replace_link(path: pathlib.Path) -> None:
+    (path.parent / "vpn").write_text("nameserver 192.0.2.2\n")
+    (path.parent / "new").symlink_to("vpn")
+    (path.parent / "new").rename(path)
+
+
+def replace_what_the_link_leads_to(path: pathlib.Path) -> None:
+    replace_file(path.resolve())
+
+
+@pytest.mark.parametrize(
+    "change", [rewrite, replace_file, replace_link, replace_what_the_link_leads_to]
+)
+@pytest.mark.parametrize("linked", [False, True])
+def test_change_is_told_at_once(
+    tmp_path: pathlib.Path, change: Callable[[pathlib.Path], None], linked: bool
+) -> None:
+    """As an editor, NetworkManager and systemd-resolved make it; then the next one."""
+    path = tmp_path / "etc" / "resolv.conf"
+    path.parent.mkdir()
+    if linked:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "stub").write_text("nameserver 192.0.2.1\n")
+        path.symlink_to("../run/stub")
+    else:
+        path.write_text("nameserver 192.0.2.1\n")
+    resolvers = Resolvers(str(path))
+    assert watch_until(resolvers, lambda: change(path))
+    assert show(resolvers.servers) == ["192.0.2.2"]
+    assert not resolvers.refresh(1e9)
+    again = path.resolve()
+    assert watch_until(resolvers, lambda: again.write_text("nameserver 192.0.2.3\n"))
+    assert show(resolvers.servers) == ["192.0.2.3"]
+
+
+def watch_until(resolvers: Resolvers, change: Callable[[], object]) -> bool:
+    """Whether a change of the servers is found when the descriptor says so."""
+    fd = resolvers.watch()
+    assert fd is not None
+    with contextlib.closing(os.fdopen(fd, "rb", buffering=0)):
+        assert not select.select([fd], [], [], 0)[0]
+        change()
+        while not resolvers.look():
+            if not select.select([fd], [], [], 10)[0]:
+                return False
+    return True
+
+
+def test_file_that_appears(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "resolv.conf"
+    resolvers = Resolvers(str(path))
+    assert watch_until(resolvers, lambda: rewrite(path))
+
+
+def test_without_inotify_it_is_looked_at_now_and_then(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user has 128 instances, or an administrator's number of them."""
+
+    def refuse() -> int:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("slirp.core.oscalls.inotify_open", refuse)
+    path = tmp_path / "resolv.conf"
+    resolvers = Resolvers(str(path))
+    assert resolvers.watch() is None
+    rewrite(path)
+    assert resolvers.refresh(1.0)
+
+
+def test_directory_that_is_missing(tmp_path: pathlib.Path) -> None:
+    before = os.listdir("/proc/self/fd")
+    assert Resolvers(str(tmp_path / "none" / "resolv.conf")).watch() is None
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_directories_of_a_chain(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a").symlink_to("b/c")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "c").symlink_to(tmp_path / "d" / "e")
+    expected = [tmp_path, tmp_path / "b", tmp_path / "d"]
+    assert directories(str(tmp_path / "a")) == [str(path) for path in expected]
+
+
+def test_directories_of_a_loop_are_few(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a").symlink_to("a")
+    assert directories(str(tmp_path / "a")) == [str(tmp_path)]

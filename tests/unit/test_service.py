@@ -63,6 +63,9 @@ class Daemon:
         self.api_socket = None
         self.sandbox = Sandbox()
         self.forwards = None
+        self.resolvers = None
+        self.outbound = None
+        self.bess = None
 
     def run(self, after_s: float = 0.0, then: Callable[[], object] = lambda: None) -> int:
         """Serve, doing `then` after a while, to the end."""

@@ -168,7 +168,7 @@ cdef int turn(Loop *loop, bint wait, usec_t budget_us) noexcept nogil:
 
 
 cdef int open_loop(Loop *loop) noexcept nogil:
-    """The epoll set, with timer and TAP in it. 0 or -errno."""
+    """The epoll set, with the timer in it. 0 or -errno."""
     cdef epoll_event event
     loop.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
     loop.timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)
@@ -179,9 +179,20 @@ cdef int open_loop(Loop *loop) noexcept nogil:
     event.data.u64 = ref_make(REF_TIMER, 0)
     if epoll_ctl(loop.epoll_fd, EPOLL_CTL_ADD, loop.timer_fd, &event) < 0:
         return -errno
+    return 0
+
+
+cdef int open_link(Loop *loop, int fd) noexcept nogil:
+    """Take that link instead of the one there is; -1: none for now. 0 or -errno."""
+    cdef epoll_event event
+    event.events = EPOLLIN
     event.data.u64 = ref_make(REF_LINK, 0)
-    if epoll_ctl(loop.epoll_fd, EPOLL_CTL_ADD, loop.tap_fd, &event) < 0:
+    if fd >= 0 and epoll_ctl(loop.epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0:
         return -errno
+    if loop.tap_fd >= 0:
+        close(loop.tap_fd)
+    loop.tap_fd = fd
+    loop.link_down = False
     return 0
 
 
@@ -230,12 +241,8 @@ cdef class Engine:
         })
         self.loop.vnet_hdr = vnet_hdr
         self.loop.visit_end_us = ~<usec_t>0
-        self.loop.tap_fd = tap_fd
-        try:
-            checked(open_loop(self.loop))
-        except OSError:
-            self.loop.tap_fd = -1           # still the caller's
-            raise
+        checked(open_loop(self.loop))
+        checked(open_link(self.loop, tap_fd))
         self.loop.c.link.impl = self.loop
         self.loop.c.link.send = link_send if vnet_hdr else link_send_plain
         linux_host_init(&self.loop.host, &self.loop.c.host, self.loop.epoll_fd)
@@ -284,6 +291,12 @@ cdef class Engine:
         loop.stop = False
         set_stop(loop, stop_fd, EPOLL_CTL_DEL)
         return status
+
+    def set_link(self, int fd):
+        """Take that link instead of the one there is, of the same kind; -1: none for now. The
+        engine owns it then. Raises OSError.
+        """
+        checked(open_link(self.opened(), fd))
 
     def set_outbound(self, bytes address not None):
         """Have the host's sockets of that family, from now on, bound to the address."""

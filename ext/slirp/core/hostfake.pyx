@@ -50,7 +50,7 @@ cdef class FakeHost(Host):
     tcp_accept gives (fd, addr, port) or -errno; b"" stands for none. dgram_send gets (fd, addr,
     port, data, segment_bytes, ttl, local_addr, tos); dgram_recv gives (addr, port, data,
     segment_bytes) and, if it likes, ttl, local_addr and tos, or -errno; next_error gives None or
-    (errno, icmp_type, icmp_code, addr, port) and, if it likes, offender_addr and mtu.
+    (errno, icmp_type, icmp_code, addr, port) and, if it likes, offender_addr, mtu and echo_seq.
     """
     cdef object impl
     cdef public object failure          # the last exception of impl
@@ -190,6 +190,9 @@ cdef int fake_next_error(void *impl, int fd, HostError *error) noexcept with gil
     if len(result) > 5:
         addr_in(&error.offender_addr, result[5])
         error.mtu = result[6]
+    if len(result) > 7:
+        error.has_echo_seq = True
+        error.echo_seq = result[7]
     return 1
 
 

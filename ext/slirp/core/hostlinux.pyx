@@ -22,7 +22,7 @@ from .linux cimport (
     recvmsg, sendmsg, setsockopt, shutdown, sock_extended_err, sockaddr, sockaddr_in, sockaddr_in6,
     socket, socklen_t,
 )
-from .wire cimport Addr, addr_is4, addr_is_zero, addr_set4, load_be32
+from .wire cimport ICMP_HLEN, Addr, addr_is4, addr_is_zero, addr_set4, load_be16, load_be32
 
 cdef enum:
     CONTROL_BYTES = 256             # room for every control message asked for
@@ -422,6 +422,7 @@ cdef int linux_next_error(void *impl, int fd, HostError *error) noexcept nogil:
     cdef iovec iov
     cdef cmsghdr *cmsg
     cdef sock_extended_err *ee
+    cdef ssize_t got
     memset(error, 0, sizeof(HostError))
     memset(&msg, 0, sizeof(msg))
     memset(&sa, 0, sizeof(sa))
@@ -433,8 +434,12 @@ cdef int linux_next_error(void *impl, int fd, HostError *error) noexcept nogil:
     msg.msg_namelen = sizeof(sa)
     msg.msg_control = control
     msg.msg_controllen = sizeof(control)
-    if recvmsg(fd, &msg, MSG_ERRQUEUE | MSG_DONTWAIT) < 0:
+    got = recvmsg(fd, &msg, MSG_ERRQUEUE | MSG_DONTWAIT)
+    if got < 0:
         return 0
+    if got >= ICMP_HLEN:            # a ping socket's payload is the request, as the router has it
+        error.has_echo_seq = True
+        error.echo_seq = load_be16(start + 6)
     error.peer_port = sockaddr_in_(&sa, &error.peer_addr)
     cmsg = CMSG_FIRSTHDR(&msg)
     while cmsg != NULL:

@@ -54,6 +54,8 @@ cdef struct HostError:              # an ICMP error, or a local one, about somet
     Addr peer_addr                  # where the offending datagram was sent to
     uint16_t peer_port
     Addr offender_addr              # who says so; zero: unknown
+    bint has_echo_seq               # ping: which request it was
+    uint16_t echo_seq
 
 
 cdef struct HostOps:

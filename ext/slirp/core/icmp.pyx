@@ -269,6 +269,15 @@ cdef void icmp_error_for_udp(Ctx *c, const Flow *flow, const Addr *dest, uint16_
     error_for_flow(c, flow, dest, error, quote, n + UDP_HLEN)
 
 
+cdef void error_for_ping(Ctx *c, const Flow *flow, const HostError *error) noexcept nogil:
+    """An echo request met an error on its way: not always the last, since traceroute has many out.
+    """
+    cdef Sent sent = flow.body.ping.sent
+    if error.has_echo_seq:
+        store_be16(sent.b + sent.header_bytes + 6, error.echo_seq)
+    error_for_flow(c, flow, &flow.key.dest_addr, error, sent.b, sent.header_bytes + ICMP_HLEN)
+
+
 cdef void icmp_take_errors(Ctx *c, Flow *flow, uint32_t *mtu) noexcept nogil:
     """Report what waits in the error queue of a flow's own socket; to `mtu`, if it is there, goes
     what the host itself has just refused something for.
@@ -281,8 +290,7 @@ cdef void icmp_take_errors(Ctx *c, Flow *flow, uint32_t *mtu) noexcept nogil:
         if mtu != NULL and error.error == EMSGSIZE and not (error.from_icmp or error.from_icmp6):
             mtu[0] = error.mtu
         elif flow.kind == FLOW_PING:
-            error_for_flow(c, flow, &flow.key.dest_addr, &error, flow.body.ping.sent.b,
-                           flow.body.ping.sent.header_bytes + ICMP_HLEN)
+            error_for_ping(c, flow, &error)
         elif flow.kind == FLOW_UDP:
             icmp_error_for_udp(c, flow, &error.peer_addr, error.peer_port, &error)
         else:

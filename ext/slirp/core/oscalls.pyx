@@ -1,5 +1,6 @@
 # cython: language_level=3
-"""System calls that the os module of Python 3.11 lacks: namespaces, mounts, signals by descriptor.
+"""System calls that the os module of Python 3.11 lacks: namespaces, mounts, signals and changes of
+files by descriptor.
 
 Each is the call of section 2 of the manual with Python's conventions: OSError instead of -1. None
 of them is called while traffic flows. The signals' numbers are here because the signal module takes
@@ -31,6 +32,17 @@ cdef extern from "<sys/mount.h>" nogil:
     int c_mount "mount"(const char *source, const char *target, const char *fs_type,
                         unsigned long flags, const void *data)
     int c_umount2 "umount2"(const char *target, int flags)
+
+cdef extern from "<sys/inotify.h>" nogil:
+    int c_IN_CLOEXEC "IN_CLOEXEC"
+    int c_IN_NONBLOCK "IN_NONBLOCK"
+    unsigned int c_IN_CLOSE_WRITE "IN_CLOSE_WRITE"
+    unsigned int c_IN_CREATE "IN_CREATE"
+    unsigned int c_IN_MOVED_TO "IN_MOVED_TO"
+    unsigned int c_IN_MOVE_SELF "IN_MOVE_SELF"
+    unsigned int c_IN_DELETE_SELF "IN_DELETE_SELF"
+    int c_inotify_init1 "inotify_init1"(int flags)
+    int c_inotify_add_watch "inotify_add_watch"(int fd, const char *path, unsigned int mask)
 
 cdef extern from "<sys/prctl.h>" nogil:
     int PR_SET_PDEATHSIG
@@ -81,6 +93,11 @@ MS_REC = c_MS_REC
 MS_PRIVATE = c_MS_PRIVATE
 MS_SLAVE = c_MS_SLAVE
 MNT_DETACH = c_MNT_DETACH
+IN_CLOSE_WRITE = c_IN_CLOSE_WRITE
+IN_CREATE = c_IN_CREATE
+IN_MOVED_TO = c_IN_MOVED_TO
+IN_MOVE_SELF = c_IN_MOVE_SELF
+IN_DELETE_SELF = c_IN_DELETE_SELF
 SIGHUP = c_SIGHUP
 SIGINT = c_SIGINT
 SIGQUIT = c_SIGQUIT
@@ -157,6 +174,20 @@ def is_ignored(int signum):
 def reset_signal(int signum):
     """Give `signum` its default action, also behind Python's back."""
     c_signal(signum, SIG_DFL)
+
+
+def inotify_open():
+    """A descriptor for inotify_add, non-blocking. Raises OSError, also at the user's limit."""
+    cdef int fd = c_inotify_init1(c_IN_CLOEXEC | c_IN_NONBLOCK)
+    if fd < 0:
+        _raise()
+    return fd
+
+
+def inotify_add(int fd, str path, unsigned int mask):
+    """Have IN_* of `mask` reported of a file, or of what happens in a directory."""
+    if c_inotify_add_watch(fd, os.fsencode(path), mask) < 0:
+        _raise(path)
 
 
 cdef sigset_t _sigset(list signals) except *:
