@@ -15,7 +15,7 @@ import asyncio
 import json
 
 from slirp import forwards
-from slirp.config import is_ipv4
+from slirp.config import is_ipv4, is_ipv6
 from slirp.errors import SlirpError
 from slirp.forwards import Forwards
 
@@ -25,7 +25,7 @@ MAX_CLIENTS = 1024  # connections at a time; some clients publish hundreds of po
 _PAUSE_S = 0.2  # a client that has written nothing for so long has written all
 _MAX_PORT = 65535
 
-# IPv4 only, so the variants that name it are the same; tcp6 and udp6 are refused like unknown ones,
+# tcp and udp are IPv4's. Where the guest has no IPv6, tcp6 and udp6 are refused like unknown ones,
 # in the words of a slirp4netns without --enable-ipv6.
 _PROTOS = {
     "tcp": forwards.TCP,
@@ -33,6 +33,7 @@ _PROTOS = {
     "udp": forwards.UDP,
     "udp4": forwards.UDP,
 }
+_PROTOS6 = {"tcp6": forwards.TCP6, "udp6": forwards.UDP6}
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -157,14 +158,16 @@ def _dispatch(table: Forwards, message: dict[str, object]) -> Reply:
 
 def _add_hostfwd(table: Forwards, arguments: dict[str, object]) -> Reply:
     proto = arguments.get("proto")
-    if not isinstance(proto, str) or proto not in _PROTOS:
+    known = {**_PROTOS, **_PROTOS6} if table.has_ipv6 else _PROTOS
+    if not isinstance(proto, str) or proto not in known:
         raise BadRequestError("add_hostfwd: bad arguments.proto")
-    host_addr = _address(arguments, "host_addr")
+    is_ours = is_ipv6 if proto in _PROTOS6 else is_ipv4
+    host_addr = _address(arguments, "host_addr", is_ours)
     host_port = _port(arguments, "host_port")
-    guest_addr = _address(arguments, "guest_addr")
+    guest_addr = _address(arguments, "guest_addr", is_ours)
     guest_port = _port(arguments, "guest_port")
     try:
-        id_ = table.add(_PROTOS[proto], host_addr, host_port, guest_addr, guest_port)
+        id_ = table.add(known[proto], host_addr, host_port, guest_addr, guest_port)
     except SlirpError as error:
         raise BadRequestError(f"add_hostfwd: slirp_add_hostfwd failed: {error}") from None
     return {"return": {"id": id_}}
@@ -177,12 +180,14 @@ def _remove_hostfwd(table: Forwards, arguments: dict[str, object]) -> Reply:
     return {"return": {}}
 
 
-def _address(arguments: dict[str, object], name: str) -> str:
-    """An IPv4 address, or "" for the default, which may also be left out or null."""
+def _address(arguments: dict[str, object], name: str, is_ours: Callable[[str], bool]) -> str:
+    """An address of the family that `is_ours` tells, or "" for the default, which may also be left
+    out or null.
+    """
     value = arguments.get(name)
     if value is None or value == "":
         return ""
-    if not isinstance(value, str) or not is_ipv4(value):
+    if not isinstance(value, str) or not is_ours(value):
         raise BadRequestError(f"add_hostfwd: bad arguments.{name}")
     return value
 

@@ -47,6 +47,7 @@ _DHCP_OFFSETS = range(15, 31)
 _GUEST_OFFSET = 100
 # The gateway's MAC is 52:55 followed by its IPv4 address, as libslirp makes it: known to the field,
 # and different for different networks.
+_IPV4_MAPPED = bytes(10) + b"\xff\xff"
 _GATEWAY_MAC_PREFIX = b"\x52\x55"
 
 
@@ -282,8 +283,17 @@ def is_port(text: str) -> bool:
 
 def is_ipv4(text: str) -> bool:
     """Whether `text` is an IPv4 address in dotted-quad form."""
+    return _is_address(AF_INET, text)
+
+
+def is_ipv6(text: str) -> bool:
+    """Whether `text` is an IPv6 address, and no IPv4 address in disguise (RFC 4291 2.5.5.2)."""
+    return _is_address(AF_INET6, text) and not inet_pton(AF_INET6, text).startswith(_IPV4_MAPPED)
+
+
+def _is_address(family: int, text: str) -> bool:
     try:
-        inet_pton(AF_INET, text)
+        inet_pton(family, text)
     except (OSError, ValueError):
         return False
     return True

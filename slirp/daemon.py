@@ -69,6 +69,7 @@ class Daemon:
 
         files = raise_file_limit()
         network = config.network
+        ipv6 = _ipv6_settings(config, opened.mac)
         self.config = config
         self.engine = Engine(
             opened.fd,
@@ -87,7 +88,7 @@ class Daemon:
             max_flows=min(config.max_flows, max(files - _OWN_FILES, _MIN_FLOWS)),
             tcp_buffer_bytes=config.tcp_buffer_bytes,
             memory_bytes=config.memory_bytes,
-            **_ipv6_settings(config, opened.mac),
+            **ipv6,
         )
         self.outbound: Outbound | None = None
         self.resolvers = Resolvers() if config.dns else None
@@ -98,7 +99,7 @@ class Daemon:
             from slirp.outbound import Outbound
 
             self.outbound = Outbound(self._speak_from, config.outbound)
-        self.forwards = Forwards(self.driver, network.guest)
+        self.forwards = Forwards(self.driver, network.guest, ipv6.get("guest6", b""))
         self.watches: dict[int, Callable[[], int | None]] = {}
         self.on_signal: Callable[[int, bool], int | None] = _die
         self.is_busy: Callable[[], bool] = _never

@@ -160,3 +160,25 @@ def test_address_by_advertisement(bed: Topology, attach: Attach) -> None:
     guest.run("timeout", "10", "sh", "-c", script)
     with serve(bed.remote.listen(REMOTE6), echo) as port:
         assert greet(net.guest, REMOTE6, port).startswith("fd00::")
+
+
+@pytest.mark.parametrize(("address", "space"), [(HOST6, "remote"), ("::1", "host")])
+def test_forwards(bed: Topology, net6: Slirp, address: str, space: str) -> None:
+    """A client is seen by its own address, the host itself as the gateway."""
+    net6.forward("tcp6", 18_086, 80)
+    net6.forward("udp6", 18_086, 53)
+    client_space = getattr(bed, space)
+    expected = REMOTE6 if space == "remote" else GATEWAY6
+    with net6.guest.listen("::", 80) as listener, client_space.connect(address, 18_086) as client:
+        server, peer = listener.accept()
+        with server:
+            assert peer[0] == expected
+            client.sendall(b"ping")
+            assert receive_exactly(server, 4) == b"ping"
+    with net6.guest.bind_udp("::", 53) as server, client_space.bind_udp("::") as client:
+        client.sendto(b"who?", (address, 18_086))
+        data, source = server.recvfrom(100)
+        assert (data, source[0]) == (b"who?", expected)
+        server.sendto(b"you", source)
+        answer, answerer = client.recvfrom(100)
+        assert (answer, answerer[0]) == (b"you", address)

@@ -28,12 +28,12 @@ class Ports:
     def __init__(self) -> None:
         self.taken: dict[int, tuple[str, str, int]] = {}
 
-    def open(self, proto: str, host_addr: str, host_port: int) -> int:
+    def open(self, family: int, transport: str, host_addr: str, host_port: int) -> int:
         self.taken = {fd: port for fd, port in self.taken.items() if _is_open(fd)}
-        if (proto, host_addr, host_port) in self.taken.values():
+        if (transport, host_addr, host_port) in self.taken.values():
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
         fd = os.open(os.devnull, os.O_RDONLY)
-        self.taken[fd] = (proto, host_addr, host_port)
+        self.taken[fd] = (transport, host_addr, host_port)
         return fd
 
 
@@ -105,6 +105,22 @@ def test_what_the_engine_is_told(table: Forwards, engine: fakeengine.Engine) -> 
     add(table, proto="tcp4", host_port=80, guest_port=8080, guest_addr="0.0.0.0")
     told = [(proto, addr, port) for proto, _, addr, port in engine.forwards.values()]
     assert told == [("udp", bytes([10, 0, 2, 7]), 5353), ("tcp", bytes([10, 0, 2, 100]), 8080)]
+
+
+def test_forwards_of_ipv6(engine: fakeengine.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the guest has IPv6; each protocol takes addresses of its own family."""
+    monkeypatch.setattr(forwards, "_open", Ports().open)
+    guest6 = bytes.fromhex("fd00") + bytes(13) + b"\x64"
+    table = Forwards(engine, bytes([10, 0, 2, 100]), guest6)  # type: ignore[arg-type]
+    add(table, proto="tcp6", host_port=80, guest_port=8080)
+    add(table, proto="udp6", host_addr="::1", host_port=53, guest_addr="fd00::7", guest_port=5353)
+    told = [(proto, addr, port) for proto, _, addr, port in engine.forwards.values()]
+    assert told == [("tcp", guest6, 8080), ("udp", guest6[:15] + b"\x07", 5353)]
+    listed = [(e["proto"], e["host_addr"], e["guest_addr"]) for e in table.entries()]
+    assert listed == [("tcp6", "::", "fd00::64"), ("udp6", "::1", "fd00::7")]
+    for proto, address in (("tcp6", "0.0.0.0"), ("tcp6", "::ffff:1.2.3.4"), ("tcp", "::")):
+        reply = add(table, proto=proto, host_addr=address, host_port=81, guest_port=80)
+        assert desc(reply) == "bad request: add_hostfwd: bad arguments.host_addr"
 
 
 def test_removal_closes_the_port_and_never_reuses_the_id(
