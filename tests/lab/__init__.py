@@ -2,6 +2,7 @@
 
     namespaces.py   a namespace held by a process, commands and sockets inside it
     topology.py     host, remote and guests, wired as the picture there shows
+    machine.py      a user and his container runtimes on the topology's host
     daemons.py      pyslirp and its peers, started, watched and stopped
     servers.py      echo, source, sink and DNS servers whose sockets live in any namespace
     probe.py        the C client and server for request rates, built on first use
