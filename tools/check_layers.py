@@ -16,8 +16,8 @@ LAYERS = (
     ("linux", "wire", "seq"),
     ("siphash", "csum", "stats", "blocks", "timers", "rate", "conn", "flow", "hostops", "ctx"),
     (
-        *("ip", "ip4", "ip6", "frag", "fwd", "punt", "arp", "icmp6", "icmp", "ping", "ndp", "udp"),
-        "dns",
+        *("ip", "ip4", "ip6", "frag", "fwd", "punt", "arp", "icmp6", "icmp", "ping", "ndp"),
+        *("train", "udp", "dns"),
     ),
     ("tcp", "tcp_wire", "tcp_sack", "tcp_out", "tcp_recv", "tcp_timer", "tcp_host", "tcp_in"),
     ("stack",),

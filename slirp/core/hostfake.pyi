@@ -7,6 +7,7 @@ from slirp.core.hostops import Host
 EVENT_READABLE: int
 EVENT_WRITABLE: int
 EVENT_ERROR: int
+EVENT_ENDING: int
 OPTION_DONT_FRAGMENT: int
 OPTION_TOS: int
 

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from slirp.core.hostfake import EVENT_ERROR, EVENT_READABLE, EVENT_WRITABLE
+from slirp.core.hostfake import EVENT_ENDING, EVENT_ERROR, EVENT_READABLE, EVENT_WRITABLE
 
 Deliver = Callable[[int, int], None]  # (ref, events)
 Client = tuple[bytes, int]  # address and port of one who connects to a forward
@@ -45,7 +45,6 @@ class HostSocket:
     received: bytearray = dataclasses.field(default_factory=bytearray)
     room: int | None = None  # bytes that send() still takes; None: any number
     waiting: deque[bytes] = dataclasses.field(default_factory=deque)  # for recv()
-    recv_max: int | None = None  # recv() gives no more at once
     eof: bool = False
     error: int = 0  # what the next send() or recv() fails with
     shut: bool = False  # shutdown(WR) was called
@@ -81,13 +80,13 @@ class HostSocket:
     def close(self) -> None:
         """The peer has said all: end of stream behind what waits."""
         self.eof = True
-        self._event(EVENT_READABLE)
+        self._event(EVENT_READABLE | EVENT_ENDING)
 
     def fail(self, error: int = errno.ECONNRESET) -> None:
         """The connection dies with that errno."""
         self.error = error
         self.connect_result = -error
-        self._event(EVENT_READABLE | EVENT_WRITABLE | EVENT_ERROR)
+        self._event(EVENT_READABLE | EVENT_WRITABLE | EVENT_ERROR | EVENT_ENDING)
 
     def take(self, room: int | None) -> None:
         """The peer reads: send() takes that many more bytes, or any number."""
@@ -139,11 +138,10 @@ class HostSocket:
             if self.error:
                 return -self.error
             return b"" if self.eof else -errno.EAGAIN
-        if self.recv_max is not None:
-            room = min(room, self.recv_max)
-        data = self.waiting.popleft()
+        data = b"".join(self.waiting)
+        self.waiting.clear()
         if len(data) > room:
-            self.waiting.appendleft(data[room:])
+            self.waiting.append(data[room:])
         return data[:room]
 
 

@@ -17,7 +17,7 @@ only call down.
              ctx        all that a handler may touch
     layer 2  protocols
              ip  ip4  ip6  frag (reassembly)  fwd (policy)  punt (to the control plane)  arp
-             icmp6 (numbers)  icmp  ping  ndp  udp  dns
+             icmp6 (numbers)  icmp  ping  ndp  train (of datagrams)  udp  dns
              tcp (theory, states)  tcp_wire (header)  tcp_sack (ranges, loss)  tcp_out  tcp_recv
              tcp_timer  tcp_host  tcp_in
     layer 3  stack      dispatch, counting, service; `Stack`: the sans-IO face for tests

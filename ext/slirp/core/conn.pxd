@@ -58,8 +58,10 @@ cdef struct TcpConn:
     # -- states: tcp_set_state, tcp_host ---------------------------------------------------------
     uint8_t state               # TcpState
     uint8_t host_state          # HostState
-    bint readable               # the host's socket may hold bytes or EOF: cleared by EAGAIN
+    bint readable               # the host's socket may hold bytes or EOF: cleared by EAGAIN, or by
+                                # a recv() that was not filled
     bint writable               # it may take bytes: cleared by EAGAIN
+    bint host_ending            # what is read may be followed by the end at once (EVENT_ENDING)
     bint eof_seen               # recv() gave 0
     bint wr_shut                # shutdown(WR) done
     bint fin_received           # the guest's FIN is in order: no byte follows

@@ -5,18 +5,19 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from .blocks cimport BlockPool
 from .conn cimport Flow
 from .flow cimport FlowTable
-from .hostops cimport HostOps, LinkOps
+from .hostops cimport Datagram, HostOps, LinkOps
 from .rate cimport RateLimit
 from .siphash cimport SipKey
 from .stats cimport Stats
 from .timers cimport TimerNode, TimerWheel
-from .wire cimport FRAME_MAX_BYTES, HEADROOM_BYTES, Addr, usec_t
+from .wire cimport FRAME_MAX_BYTES, HEADROOM_BYTES, Addr, IpHdr, usec_t
 
 
 cdef enum:
     NEIGH_SLOTS = 64                # guests whose hardware address is known
     FORWARDS_MAX = 1024
     DNS_MAX = 8
+    TRAIN_BYTES = 65000             # of UDP payload, put together
     FRAG_DATAGRAMS_MAX = 64         # in pieces, at a time
     FRAG_PIECES_MAX = 128           # of one: 65,535 bytes over an MTU of 576
     FRAG_HEADER_MAX = 128           # bytes of the first piece's IP header, with extensions
@@ -111,6 +112,14 @@ cdef struct PuntedFrame:            # a frame that the control plane will answer
     uint8_t data[1514]
 
 
+cdef struct Train:                  # datagrams of the guest's, held until the batch is over
+    Flow *flow                      # NULL: none
+    uint32_t count
+    IpHdr ip                        # of the first
+    Datagram datagram               # all of them; segment_bytes is the first one's length
+    uint8_t header[65000 + 512]     # the first one's headers, then TRAIN_BYTES of payload
+
+
 cdef struct Ctx:
     usec_t now_us                   # of the batch in hand
     Conf conf
@@ -122,6 +131,7 @@ cdef struct Ctx:
     BlockPool pool
     HostOps host
     LinkOps link
+    uint32_t pull_bytes             # what a connection may read from the host in this batch
     Flow *touched                   # flows to be served when the batch is over, first to last
     Flow *touched_last
     const uint8_t *frame            # the frame in hand, from its Ethernet header on
@@ -143,7 +153,8 @@ cdef struct Ctx:
     RateLimit punt_limit
     PuntedFrame punted[32]
     uint32_t n_punted
-    uint8_t scratch[65535 + 14 + 138]   # one datagram of the host, behind room for its headers
+    Train train
+    uint8_t scratch[2 * (65535 + 14) + 138]     # datagrams of the host, behind room for headers
 
 
 cdef inline void touch(Ctx *c, Flow *flow) noexcept nogil:

@@ -13,9 +13,8 @@ from .icmp cimport icmp_error_for_udp
 from .linux cimport EMFILE, ENFILE
 from .stats cimport CTR_DNS_FAILOVERS, DROP_FLOWS_FULL, DROP_NONE, stats_count
 from .timers cimport timer_set
-from .udp cimport (
-    udp_close, udp_deliver, udp_open, udp_parse, udp_receive, udp_refuse, udp_timeout,
-)
+from .train cimport train_arrive_one, train_receive_one, train_refuse
+from .udp cimport udp_close, udp_open, udp_parse, udp_timeout
 from .wire cimport ETH_ALEN, UDP_HLEN, VNET_GSO_UDP_L4, addr_is4, load_be16
 
 cdef enum:
@@ -124,7 +123,7 @@ cdef Drop query(Ctx *c, const IpHdr *ip, FlowKey *key, const uint8_t *data,
     if result == 0:
         return DROP_NONE
     udp_close(c, flow)
-    return udp_refuse(c, ip, -result)
+    return train_refuse(c, ip, -result)
 
 
 cdef bint dns_is_for(Ctx *c, const IpHdr *ip) noexcept nogil:
@@ -189,7 +188,7 @@ cdef bint take_answer(Ctx *c, Flow *flow, int attempt, Datagram *datagram) noexc
         if ((rcode == DNS_SERVFAIL or rcode == DNS_NOTIMP or rcode == DNS_REFUSED)
                 and not failed(c, flow, attempt)):
             return False
-    udp_deliver(c, flow, &flow.key.dest_addr, DNS_PORT, datagram)
+    train_arrive_one(c, flow, &flow.key.dest_addr, DNS_PORT, datagram)
     if answer:
         udp_close(c, flow)
     return answer
@@ -203,7 +202,7 @@ cdef bint serve(Ctx *c, Flow *flow, int attempt, uint32_t events) noexcept nogil
     if events & EVENT_ERROR and take_errors(c, flow, attempt):
         return True
     for _ in range(DNS_BATCH):
-        if d.fds[attempt] < 0 or not udp_receive(c, d.fds[attempt], &datagram):
+        if d.fds[attempt] < 0 or not train_receive_one(c, d.fds[attempt], &datagram):
             return False
         if take_answer(c, flow, attempt, &datagram):
             return True

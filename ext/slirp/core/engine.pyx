@@ -36,7 +36,8 @@ RUN_LINK_DOWN = 2
 RUN_PUNTED = 4
 
 cdef enum:
-    LINK_BATCH = 16                 # frames read before connections are served: up to 1 MiB
+    LINK_BATCH = 64                 # frames read before connections are served
+    LINK_BATCH_BYTES = 1 << 20      # and bytes
     EVENTS_BATCH = 128
     BUDGET_US = 5000                # of run(): what else the caller's loop has to do waits so long
     STATUS_MORE = 1
@@ -88,8 +89,11 @@ cdef void link_receive(Loop *loop) noexcept nogil:
     """
     cdef uint32_t skip = 0 if loop.vnet_hdr else VNET_HLEN
     cdef ssize_t n
+    cdef ssize_t total = 0
     cdef int _
     for _ in range(LINK_BATCH):
+        if total >= LINK_BATCH_BYTES:
+            return
         n = read(loop.tap_fd, loop.frame + skip, sizeof(loop.frame) - skip)
         if n <= 0:
             # EBADFD: the device is gone, and its namespace with it; 0: a socket's other end is
@@ -97,6 +101,7 @@ cdef void link_receive(Loop *loop) noexcept nogil:
                 loop.link_down = True
             return
         stack_input(&loop.c, loop.frame, <uint32_t>n + skip)
+        total += n
 
 
 # ---- turning -----------------------------------------------------------------------------------
@@ -281,7 +286,7 @@ cdef class Engine:
         cdef int status
         checked(set_stop(loop, stop_fd, EPOLL_CTL_ADD))
         if visit_us:
-            loop.visit_end_us = clock_us() + visit_us
+            loop.visit_end_us = clock_us() + visit_us - 1   # a microsecond that has begun counts
         with nogil:
             status = turn(loop, True, ~<usec_t>0)
         if loop.stop:

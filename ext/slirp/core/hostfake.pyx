@@ -17,6 +17,7 @@ from .wire cimport Addr, addr_is4, addr_set4
 EVENT_READABLE = 1
 EVENT_WRITABLE = 2
 EVENT_ERROR = 4
+EVENT_ENDING = 8
 OPTION_DONT_FRAGMENT = 1
 OPTION_TOS = 2
 

@@ -4,13 +4,14 @@ from libc.stdint cimport uint8_t, uint16_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from .hostops cimport (
-    EVENT_ERROR, EVENT_READABLE, EVENT_WRITABLE, OPTION_DONT_FRAGMENT, REF_FORWARD, Datagram,
-    HostError,
+    EVENT_ENDING, EVENT_ERROR, EVENT_READABLE, EVENT_WRITABLE, OPTION_DONT_FRAGMENT, REF_FORWARD,
+    Datagram, HostError,
 )
 from .linux cimport (
     AF_INET, AF_INET6, CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_NXTHDR, CMSG_SPACE, EINPROGRESS,
-    EINVAL, EIO, EMSGSIZE, ENOPROTOOPT, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP,
-    EPOLL_CTL_ADD, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, IPPROTO_UDP,
+    EINVAL, EIO, EMSGSIZE, ENOPROTOOPT, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI,
+    EPOLLRDHUP, EPOLL_CTL_ADD, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP,
+    IPPROTO_UDP,
     IPV6_HOPLIMIT, IPV6_PKTINFO, IPV6_RECVPKTINFO, IPV6_V6ONLY, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO,
     IPV6_PMTUDISC_DONT, IPV6_RECVERR, IPV6_RECVHOPLIMIT, IPV6_RECVTCLASS, IPV6_TCLASS,
     IP_BIND_ADDRESS_NO_PORT, IP_MTU_DISCOVER, IP_PKTINFO, IP_PMTUDISC_DO, IP_PMTUDISC_DONT,
@@ -19,13 +20,14 @@ from .linux cimport (
     SO_EE_OFFENDER, SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6, SO_ERROR, SO_LINGER, SO_TYPE,
     TCP_NODELAY, UDP_GRO, UDP_SEGMENT, accept4, bind, close, cmsghdr, connect, epoll_ctl,
     epoll_event, errno, getsockopt, htons, in6_pktinfo, in_pktinfo, iovec, linger, msghdr, ntohs,
-    recvmsg, sendmsg, setsockopt, shutdown, sock_extended_err, sockaddr, sockaddr_in, sockaddr_in6,
-    socket, socklen_t,
+    recvmsg, send, sendmsg, setsockopt, shutdown, sock_extended_err, sockaddr, sockaddr_in,
+    sockaddr_in6, socket, socklen_t,
 )
 from .wire cimport ICMP_HLEN, Addr, addr_is4, addr_is_zero, addr_set4, load_be16, load_be32
 
 cdef enum:
     CONTROL_BYTES = 256             # room for every control message asked for
+    TCP_EVENTS = EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET
     DNS_PORT = 53
 
 
@@ -115,6 +117,9 @@ cdef uint32_t linux_events(uint32_t epoll_events) noexcept nogil:
         events |= EVENT_WRITABLE
     if epoll_events & (EPOLLERR | EPOLLHUP):
         events |= EVENT_ERROR
+    # recv() stops at the mark of urgent data
+    if epoll_events & (EPOLLRDHUP | EPOLLPRI | EPOLLERR | EPOLLHUP):
+        events |= EVENT_ENDING
     return events
 
 
@@ -123,7 +128,7 @@ cdef int linux_watch(void *impl, int fd, uint64_t ref) noexcept nogil:
     cdef int kind = 0
     cdef socklen_t n = sizeof(kind)
     if ref >> 32 != REF_FORWARD:
-        return add(<LinuxHost *>impl, fd, ref, EPOLLIN | EPOLLOUT | EPOLLRDHUP | <uint32_t>EPOLLET)
+        return add(<LinuxHost *>impl, fd, ref, <uint32_t>TCP_EVENTS)
     if getsockopt(fd, SOL_SOCKET, SO_TYPE, &kind, &n) == 0 and kind == SOCK_DGRAM:
         option(fd, IPPROTO_IP, IP_PKTINFO, 1)
         option(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)           # each refused by the other family
@@ -155,7 +160,7 @@ cdef int linux_tcp_connect(void *impl, uint64_t ref, const Addr *addr,
     if result < 0:
         close(fd)
         return result
-    result = add(<LinuxHost *>impl, fd, ref, EPOLLIN | EPOLLOUT | EPOLLRDHUP | <uint32_t>EPOLLET)
+    result = add(<LinuxHost *>impl, fd, ref, <uint32_t>TCP_EVENTS)
     if result < 0:
         close(fd)
         return result
@@ -173,6 +178,9 @@ cdef int linux_tcp_connect_result(void *impl, int fd) noexcept nogil:
 cdef ssize_t linux_tcp_send(void *impl, int fd, const iovec *iov, int n) noexcept nogil:
     cdef msghdr msg
     cdef ssize_t sent
+    if n == 1:
+        sent = send(fd, iov.iov_base, iov.iov_len, MSG_NOSIGNAL | MSG_DONTWAIT)
+        return -errno if sent < 0 else sent
     memset(&msg, 0, sizeof(msg))
     msg.msg_iov = <iovec *>iov
     msg.msg_iovlen = n

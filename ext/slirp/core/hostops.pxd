@@ -4,7 +4,8 @@ guest (LinkOps).
 
 Two implementations of HostOps: hostlinux.pyx by system calls, hostfake.pyx by a Python object, for
 tests. A result below zero is -errno. Sockets are opaque ints; `ref` names whom the host's events
-are for. Events are edges: after one, the socket is read or written until -EAGAIN.
+are for. Events are edges: after one, the socket is read or written until -EAGAIN. A TCP socket that
+gives fewer bytes than there is room for has no more, unless the event said EVENT_ENDING.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -16,6 +17,8 @@ cdef enum:
     EVENT_READABLE = 1              # bytes, a datagram, a client, or the end
     EVENT_WRITABLE = 2              # room; or the connect() has ended, well or not
     EVENT_ERROR = 4                 # something waits in the error queue, or the socket is dead
+    EVENT_ENDING = 8                # TCP: the end of the stream, or a mark in it, is among what is
+                                    # to be read
 
     REF_LINK = 0                    # kinds of a ref, above the 32 bits of a flow's handle or a
                                     # forward's index

@@ -44,6 +44,7 @@ from .tcp_host cimport (
 from .tcp_in cimport tcp_input, tcp_packet_too_big
 from .tcp_timer cimport tcp_on_timer
 from .timers cimport TimerNode, timers_init, timers_next, timers_pop
+from .train cimport train_departed
 from .udp cimport (
     udp_close, udp_forget_forward, udp_input, udp_on_forward_event, udp_on_host_event, udp_on_timer,
 )
@@ -53,6 +54,11 @@ from .wire cimport (
     addr_is4, addr_is_link_local6, addr_is_multicast6, addr_is_zero, addr_set4, load_be16,
     load_be32, vnet_parse,
 )
+
+cdef enum:
+    PULL_TURN_BYTES = 524288        # read from the host's sockets between two looks at the link
+    PULL_MIN_BYTES = 65536          # and from each of them
+    PULL_MAX_BYTES = 262144
 
 # By the values of FlowKind (conn.pxd), TcpState and HostState (tcp.pxd).
 FLOW_KINDS = ("free", "tcp", "udp", "udp-peer", "udp-forward", "ping", "dns")
@@ -269,21 +275,29 @@ cdef void stack_run_timers(Ctx *c) noexcept nogil:
 
 
 cdef bint stack_serve(Ctx *c) noexcept nogil:
-    """Serve each touched connection once. True when some want another turn."""
+    """Serve each touched connection once. True when some want another turn.
+
+    What they may read together is bounded: it is given to the guest out of the CPU's cache then.
+    """
     cdef Flow *flow = c.touched
     cdef Flow *following
     cdef Service result
+    cdef uint32_t served = 0
+    train_departed(c)
     c.touched = NULL
     c.touched_last = NULL
     while flow != NULL:
         # Flow.touched stays set meanwhile: no one puts it on the new list
         following = flow.touched_next
+        served += 1
         result = tcp_service(c, flow)
         if result != SERVICE_FREED:
             flow.touched = False
             if result == SERVICE_MORE:
                 touch(c, flow)
         flow = following
+    c.pull_bytes = min(max(PULL_TURN_BYTES // max(served, <uint32_t>1), <uint32_t>PULL_MIN_BYTES),
+                       <uint32_t>PULL_MAX_BYTES)
     return c.touched != NULL
 
 
@@ -299,6 +313,7 @@ cdef bint stack_init(Ctx *c, uint32_t max_flows, uint64_t memory_bytes,
         return False
     c.secret = secrets[0]
     c.now_us = now_us
+    c.pull_bytes = PULL_MAX_BYTES
     c.forwards = <Forward *>calloc(FORWARDS_MAX, sizeof(Forward))
     if c.forwards == NULL:
         return False

@@ -10,7 +10,7 @@ from .flow cimport flow_alloc, flow_handle, flow_lookup
 from .fwd cimport (
     DNS_PORT, fwd_at, fwd_dns_left, fwd_dns_next, fwd_dns_verdict, fwd_guest_view,
 )
-from .hostops cimport EVENT_ERROR, EVENT_READABLE, EVENT_WRITABLE, REF_FLOW, ref_make
+from .hostops cimport EVENT_ENDING, EVENT_ERROR, EVENT_READABLE, EVENT_WRITABLE, REF_FLOW, ref_make
 from .icmp cimport icmp_code_of_errno, icmp_unreachable_for_tcp
 from .ip cimport neigh_lookup
 from .linux cimport EAGAIN, ECONNREFUSED, EINPROGRESS, EMFILE, ETIMEDOUT, iovec
@@ -30,8 +30,6 @@ from .tcp_timer cimport tcp_arm
 from .wire cimport ETH_ALEN, IP_PROTO_TCP, Addr, addr_is4
 
 cdef enum:
-    PULL_BYTES = 262144             # read from a host socket at once
-    SERVICE_ROUNDS = 4              # pulls before another connection has its turn
     ACCEPT_BATCH = 64               # clients taken from a listener at once
     MEMORY_RETRY_US = 10000
 
@@ -108,6 +106,7 @@ cdef void tcp_on_host_event(Ctx *c, Flow *flow, uint32_t events) noexcept nogil:
         t.writable = True
     if events & EVENT_READABLE:
         t.readable = True
+        t.host_ending = events & EVENT_ENDING != 0
     # Reading or writing brings the error to light, in its order; else check_host_error does.
     if events & EVENT_ERROR:
         t.readable = True
@@ -197,23 +196,28 @@ cdef bint pull_from_host(Ctx *c, Flow *flow) noexcept nogil:
     cdef uint32_t unsent = tcp_unsent(flow)
     cdef uint32_t ahead = tcp_send_room(flow) + t.snd_mss
     cdef uint32_t want
-    cdef int count
+    cdef int count, i
     cdef ssize_t got
     if not t.readable or t.eof_seen or t.host_state != HOST_OPEN:
         return False
     if t.state != TCP_ESTABLISHED and t.state != TCP_CLOSE_WAIT:
         return False
-    want = min(ahead - min(unsent, ahead), <uint32_t>PULL_BYTES)
+    want = min(ahead - min(unsent, ahead), c.pull_bytes)
     want = min(want, c.conf.tcp_buffer_bytes - min(t.sq.length, c.conf.tcp_buffer_bytes))
     if want == 0:
         return False
     count = queue_reserve_iov(&c.pool, &t.sq, want, iov)
+    want = 0
     if count == 0:
         t.retry_due_us = c.now_us + MEMORY_RETRY_US     # the pool is empty: others will give back
         return False
+    for i in range(count):
+        want += <uint32_t>iov[i].iov_len
     got = c.host.tcp_recv(c.host.impl, flow.fd, iov, count)
     queue_commit(&c.pool, &t.sq, <uint32_t>got if got > 0 else 0)
     if got > 0:
+        if <uint32_t>got < want and not t.host_ending:
+            t.readable = False                          # hostops.pxd: that was all
         return True
     t.readable = False
     if got == 0:
@@ -263,15 +267,13 @@ cdef Service tcp_service(Ctx *c, Flow *flow) noexcept nogil:
     """Do all that the batch made possible for one connection. Only here is one freed."""
     cdef TcpConn *t = &flow.body.tcp
     cdef bint more = False
-    cdef int _
     tcp_flush_to_host(c, flow)
-    for _ in range(SERVICE_ROUNDS):
-        more = t.state != TCP_CLOSED and pull_from_host(c, flow)
-        if t.state == TCP_CLOSED:
-            break
+    if t.state != TCP_CLOSED:
+        more = pull_from_host(c, flow)
+    if more and t.host_ending and not t.host_error and t.state != TCP_CLOSED:
+        pull_from_host(c, flow)             # the end behind it goes with it
+    if t.state != TCP_CLOSED:
         more = tcp_output(c, flow) or more
-        if not more:
-            break
     check_host_error(c, flow)
     if t.state != TCP_CLOSED and t.ack_pending_bytes and not t.ack_delayed:
         t.ack_delayed = True

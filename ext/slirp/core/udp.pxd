@@ -8,31 +8,27 @@ behind the gateway's address, DNS (dns.pxd), and the clients of a forwarded port
 the forward's. A datagram from the guest belongs to the most specific flow.
 
 Trains of equal datagrams stay together: USO frames of the guest leave by UDP_SEGMENT, UDP_GRO
-batches of the host enter as USO frames. A mapping ends 30 s after its last datagram while nobody
-has answered, 180 s after it once somebody has (RFC 4787 4.3), 10 s for DNS.
+batches of the host enter as USO frames; and single ones are put together to trains (train.pxd). A
+mapping ends 30 s after its last datagram while nobody has answered, 180 s after it once somebody
+has (RFC 4787 4.3), 10 s for DNS.
 
 Life (TTL) and class (TOS) go both ways: less the one hop that we are in a datagram of another life
 than the usual, so that a guest's traceroute sees the host's first router as its second hop; what
 ICMP says of a datagram is passed on.
 """
-from libc.stdint cimport uint16_t, uint32_t
+from libc.stdint cimport uint32_t
 
 from .conn cimport Flow, FlowKey, FlowKind
 from .ctx cimport Ctx
-from .hostops cimport Datagram
 from .stats cimport Drop
-from .wire cimport Addr, IpHdr, usec_t
+from .wire cimport IpHdr, usec_t
 
 
 cdef Drop udp_parse(const IpHdr *ip, FlowKey *key, uint32_t *n) noexcept nogil
 cdef Drop udp_input(Ctx *c, const IpHdr *ip) noexcept nogil
-cdef Drop udp_refuse(Ctx *c, const IpHdr *ip, int error) noexcept nogil
 cdef Flow *udp_open(Ctx *c, const FlowKey *key, FlowKind kind) noexcept nogil
 cdef void udp_close(Ctx *c, Flow *flow) noexcept nogil
 cdef usec_t udp_timeout(Ctx *c, const Flow *flow) noexcept nogil
-cdef bint udp_receive(Ctx *c, int fd, Datagram *datagram) noexcept nogil
-cdef void udp_deliver(Ctx *c, Flow *flow, const Addr *src, uint16_t src_port,
-                      const Datagram *datagram) noexcept nogil
 cdef void udp_on_host_event(Ctx *c, Flow *flow, uint32_t events) noexcept nogil
 cdef void udp_on_forward_event(Ctx *c, uint32_t forward_index) noexcept nogil
 cdef void udp_on_timer(Ctx *c, Flow *flow) noexcept nogil

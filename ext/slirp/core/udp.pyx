@@ -5,7 +5,7 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from .conn cimport FLOW_DNS, FLOW_UDP, FLOW_UDP_FORWARD, FLOW_UDP_PEER
-from .ctx cimport LINK_USO4, LINK_USO6, Forward
+from .ctx cimport Forward
 from .flow cimport (
     LRU_UDP, flow_alloc, flow_free, flow_handle, flow_lookup, flow_set_class, flow_unhash, flow_use,
 )
@@ -14,20 +14,20 @@ from .fwd cimport (
     fwd_for_guest, fwd_guest_view, fwd_nowhere, fwd_route,
 )
 from .hostops cimport EVENT_ERROR, REF_FLOW, Datagram, HostError, ref_make
-from .icmp cimport icmp_error, icmp_error_for_udp, icmp_refuse, icmp_take_errors, icmp_tracked_send
+from .icmp cimport icmp_error, icmp_error_for_udp, icmp_take_errors
 from .icmp6 cimport ICMP_HOST_UNREACHABLE, ICMP_PORT_UNREACHABLE, ICMP_UNREACHABLE
-from .ip cimport OutFrame, ip_csum_ok, ip_output, neigh_lookup
-from .linux cimport EMFILE, EMSGSIZE, ENFILE
+from .ip cimport ip_csum_ok, neigh_lookup
 from .stats cimport (
     CTR_HOST_RX_DROPPED, CTR_UDP_EVICTED, CTR_UDP_FLOWS, DROP_FLOWS_FULL,
-    DROP_NONE, DROP_UDP_BAD_CHECKSUM, DROP_UDP_FORBIDDEN, DROP_UDP_HOST_REFUSED, DROP_UDP_MALFORMED,
-    DROP_UDP_TOO_BIG,
-    stats_count,
+    DROP_NONE, DROP_UDP_BAD_CHECKSUM, DROP_UDP_FORBIDDEN, DROP_UDP_MALFORMED, stats_count,
 )
 from .timers cimport timer_cancel, timer_set
+from .train cimport (
+    Arrivals, train_arrive, train_arrived, train_depart, train_departed, train_receive,
+    train_refuse,
+)
 from .wire cimport (
-    ETH_ALEN, FRAME_MAX_BYTES, HEADROOM_BYTES, IP4_HLEN, IP_PROTO_UDP, IP_TTL_DEFAULT, UDP_HLEN,
-    VNET_GSO_UDP_L4, addr_is4, load_be16, store_be16,
+    ETH_ALEN, IP_PROTO_UDP, IP_TTL_DEFAULT, UDP_HLEN, VNET_GSO_UDP_L4, addr_eq, addr_is4, load_be16,
 )
 
 cdef enum:
@@ -35,7 +35,6 @@ cdef enum:
     UDP_REPLIED_US = 180000000
     UDP_DNS_US = 10000000
     UDP_BATCH = 64                  # datagrams read from one socket before others have their turn
-    UDP_CSUM_OFFSET = 6
 
 
 # ---- life of a mapping -------------------------------------------------------------------------
@@ -48,6 +47,8 @@ cdef usec_t udp_timeout(Ctx *c, const Flow *flow) noexcept nogil:
 
 cdef void udp_close(Ctx *c, Flow *flow) noexcept nogil:
     cdef int i
+    if c.train.flow == flow:
+        train_departed(c)
     if flow.fd >= 0 and flow.kind != FLOW_UDP_FORWARD:
         c.host.close(c.host.impl, flow.fd)
     if flow.kind == FLOW_DNS:
@@ -131,7 +132,7 @@ cdef Drop open_for_guest(Ctx *c, const IpHdr *ip, FlowKey *key, const Target *ta
                              addr_is4(&target.addr), &target.addr, target.port)
     if fd < 0:
         udp_close(c, flow)
-        return udp_refuse(c, ip, -fd)
+        return train_refuse(c, ip, -fd)
     flow.fd = fd
     out[0] = flow
     return DROP_NONE
@@ -160,12 +161,6 @@ cdef Drop udp_find(Ctx *c, const IpHdr *ip, FlowKey *key, Flow **out) noexcept n
     flow_use(&c.flows, flow)
     out[0] = flow
     return DROP_NONE
-
-
-cdef Drop udp_refuse(Ctx *c, const IpHdr *ip, int error) noexcept nogil:
-    """The host's socket would not open, or not take a datagram."""
-    icmp_refuse(c, ip, error)
-    return DROP_FLOWS_FULL if error == EMFILE or error == ENFILE else DROP_UDP_HOST_REFUSED
 
 
 cdef Drop udp_parse(const IpHdr *ip, FlowKey *key, uint32_t *n) noexcept nogil:
@@ -220,97 +215,31 @@ cdef Drop udp_input(Ctx *c, const IpHdr *ip) noexcept nogil:
         datagram.segment_bytes = ip.gso_size
     if flow.kind == FLOW_UDP_FORWARD:
         result = c.host.dgram_send(c.host.impl, flow.fd, &datagram)
-    else:
-        result = icmp_tracked_send(c, flow, ip, &datagram)
-        if result == -EMSGSIZE:
-            return DROP_UDP_TOO_BIG
-    return DROP_NONE if result >= 0 else udp_refuse(c, ip, <int>-result)
+        return DROP_NONE if result >= 0 else train_refuse(c, ip, <int>-result)
+    return train_depart(c, flow, ip, &datagram)
 
 
 # ---- host to guest -----------------------------------------------------------------------------
 
-cdef void send_to_guest(Ctx *c, const Flow *flow, const Addr *src, uint16_t src_port, uint8_t *data,
-                        uint32_t n, uint16_t segment_bytes,
-                        const Datagram *datagram) noexcept nogil:
-    """One frame with a part of `datagram`; `data` has HEADROOM_BYTES of room before it."""
-    cdef OutFrame out
-    memset(&out, 0, sizeof(OutFrame))
-    out.src = src[0]
-    out.dst = flow.key.guest_addr
-    out.proto = IP_PROTO_UDP
-    out.ttl = datagram.ttl
-    out.tos = datagram.tos
-    out.guest_mac = flow.guest_mac
-    out.csum_offset = UDP_CSUM_OFFSET
-    out.l4 = data - UDP_HLEN
-    out.l4_bytes = UDP_HLEN
-    store_be16(out.l4, src_port)
-    store_be16(out.l4 + 2, flow.key.guest_port)
-    store_be16(out.l4 + 4, <uint16_t>(UDP_HLEN + n))
-    store_be16(out.l4 + 6, 0)
-    out.payload[0].iov_base = data
-    out.payload[0].iov_len = n
-    out.n_payload = 1 if n else 0
-    out.payload_bytes = n
-    if segment_bytes:
-        out.gso_type = VNET_GSO_UDP_L4
-        out.gso_size = segment_bytes
-    ip_output(c, &out)
-
-
-cdef void udp_deliver(Ctx *c, Flow *flow, const Addr *src, uint16_t src_port,
-                      const Datagram *datagram) noexcept nogil:
-    """Give the guest a datagram or a train: whole if its kernel cuts trains, else one by one."""
-    cdef uint8_t *data = datagram.data
-    cdef uint32_t left = datagram.length
-    cdef uint32_t n
-    cdef bint v4 = addr_is4(&flow.key.guest_addr)
-    flow.last_us = c.now_us
-    flow.body.udp.replied = True
-    if left > 65535 - UDP_HLEN - (IP4_HLEN if v4 else 0):       # IPv6's length counts from behind
-        stats_count(&c.stats, CTR_HOST_RX_DROPPED)              # its header
-        return
-    if datagram.segment_bytes == 0 or left <= datagram.segment_bytes:
-        send_to_guest(c, flow, src, src_port, data, left, 0, datagram)
-    elif c.conf.offload & (LINK_USO4 if v4 else LINK_USO6):
-        send_to_guest(c, flow, src, src_port, data, left, datagram.segment_bytes, datagram)
-    else:
-        # Each header is written over the end of the datagram before it, sent already
-        while left:
-            n = min(left, <uint32_t>datagram.segment_bytes)
-            send_to_guest(c, flow, src, src_port, data, n, 0, datagram)
-            data += n
-            left -= n
-
-
-cdef bint udp_receive(Ctx *c, int fd, Datagram *datagram) noexcept nogil:
-    """The next datagram of a socket into the scratch buffer. False when none waits."""
-    while True:
-        memset(datagram, 0, sizeof(Datagram))
-        datagram.data = c.scratch + HEADROOM_BYTES
-        datagram.capacity = FRAME_MAX_BYTES
-        if c.host.dgram_recv(c.host.impl, fd, datagram) < 0:
-            return False
-        if datagram.length <= 65535 - UDP_HLEN:
-            return True
-        stats_count(&c.stats, CTR_HOST_RX_DROPPED)
-
-
 cdef void udp_on_host_event(Ctx *c, Flow *flow, uint32_t events) noexcept nogil:
     """Datagrams, or errors, wait at a flow's own socket."""
+    cdef Arrivals arrivals
     cdef Datagram datagram
     cdef int _
+    arrivals.flow = NULL
+    arrivals.used = 0
     if events & EVENT_ERROR:
         icmp_take_errors(c, flow, NULL)
     for _ in range(UDP_BATCH):
-        if not udp_receive(c, flow.fd, &datagram):
-            return
+        if not train_receive(c, flow.fd, &arrivals, &datagram):
+            break
         if flow.kind == FLOW_UDP_PEER:
-            udp_deliver(c, flow, &flow.key.dest_addr, flow.key.dest_port, &datagram)
+            train_arrive(c, &arrivals, flow, &flow.key.dest_addr, flow.key.dest_port, &datagram)
         elif addr_is4(&datagram.peer_addr) == addr_is4(&flow.key.guest_addr):
-            udp_deliver(c, flow, &datagram.peer_addr, datagram.peer_port, &datagram)
+            train_arrive(c, &arrivals, flow, &datagram.peer_addr, datagram.peer_port, &datagram)
         else:
             stats_count(&c.stats, CTR_HOST_RX_DROPPED)
+    train_arrived(c, &arrivals)
 
 
 cdef Flow *find_client(Ctx *c, const Forward *forward, const Addr *addr, uint16_t port,
@@ -351,6 +280,7 @@ cdef Flow *flow_of_client(Ctx *c, uint32_t forward_index, const Datagram *datagr
 cdef void udp_on_forward_event(Ctx *c, uint32_t forward_index) noexcept nogil:
     """Clients have written to a forwarded port."""
     cdef Forward *forward = fwd_at(c, forward_index)
+    cdef Arrivals arrivals
     cdef Datagram datagram
     cdef HostError error
     cdef FlowKey key
@@ -358,6 +288,7 @@ cdef void udp_on_forward_event(Ctx *c, uint32_t forward_index) noexcept nogil:
     cdef int _
     if forward == NULL:
         return
+    memset(&arrivals, 0, sizeof(Arrivals))
     for _ in range(UDP_BATCH):
         if c.host.next_error(c.host.impl, forward.fd, &error) <= 0:
             break
@@ -365,10 +296,14 @@ cdef void udp_on_forward_event(Ctx *c, uint32_t forward_index) noexcept nogil:
         if flow != NULL and flow.kind == FLOW_UDP_FORWARD:
             icmp_error_for_udp(c, flow, &key.dest_addr, key.dest_port, &error)
     for _ in range(UDP_BATCH):
-        if not udp_receive(c, forward.fd, &datagram):
-            return
+        if not train_receive(c, forward.fd, &arrivals, &datagram):
+            break
+        if (datagram.peer_port != arrivals.datagram.peer_port
+                or not addr_eq(&datagram.peer_addr, &arrivals.datagram.peer_addr)):
+            train_arrived(c, &arrivals)         # a flow that is made may take the place of its own
         flow = flow_of_client(c, forward_index, &datagram)
         if flow == NULL:
             stats_count(&c.stats, CTR_HOST_RX_DROPPED)
             continue
-        udp_deliver(c, flow, &flow.key.dest_addr, flow.key.dest_port, &datagram)
+        train_arrive(c, &arrivals, flow, &flow.key.dest_addr, flow.key.dest_port, &datagram)
+    train_arrived(c, &arrivals)

@@ -1,0 +1,211 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Trains of datagrams: see train.pxd for the theory."""
+from libc.stdint cimport uint8_t
+from libc.string cimport memcpy, memset
+
+from .ctx cimport LINK_USO4, LINK_USO6, TRAIN_BYTES
+from .icmp cimport icmp_refuse, icmp_tracked_send
+from .ip cimport OutFrame, ip_output
+from .linux cimport EMFILE, EMSGSIZE, ENFILE
+from .stats cimport (
+    CTR_HOST_RX_DROPPED, DROP_FLOWS_FULL, DROP_NONE, DROP_UDP_HOST_REFUSED, DROP_UDP_TOO_BIG,
+    stats_count,
+)
+from .wire cimport (
+    FRAME_MAX_BYTES, HEADROOM_BYTES, IP4_HLEN, IP_PROTO_UDP, UDP_HLEN, VNET_GSO_UDP_L4, addr_eq,
+    addr_is4, store_be16,
+)
+
+cdef enum:
+    TRAIN_MAX = 64                  # datagrams: UDP_MAX_SEGMENTS of Linux before 6.8
+    TRAIN_DATAGRAM_BYTES = 1472     # larger ones would have to be cut on most paths, and trains are
+                                    # not
+    UDP_CSUM_OFFSET = 6
+
+
+# ---- guest to host -----------------------------------------------------------------------------
+
+cdef Drop train_refuse(Ctx *c, const IpHdr *ip, int error) noexcept nogil:
+    """The host's socket would not open, or not take a datagram."""
+    icmp_refuse(c, ip, error)
+    return DROP_FLOWS_FULL if error == EMFILE or error == ENFILE else DROP_UDP_HOST_REFUSED
+
+
+cdef Drop send(Ctx *c, Flow *flow, const IpHdr *ip, const Datagram *datagram) noexcept nogil:
+    cdef ssize_t result = icmp_tracked_send(c, flow, ip, datagram)
+    if result == -EMSGSIZE:
+        return DROP_UDP_TOO_BIG
+    return DROP_NONE if result >= 0 else train_refuse(c, ip, <int>-result)
+
+
+cdef bint follows(const Ctx *c, const Flow *flow, const IpHdr *ip,
+                  const Datagram *datagram) noexcept nogil:
+    """It may be coupled to what is held."""
+    cdef const Datagram *first = &c.train.datagram
+    return (c.train.flow == flow and datagram.length <= first.segment_bytes
+            and first.length + datagram.length <= TRAIN_BYTES
+            and datagram.peer_port == first.peer_port
+            and addr_eq(&datagram.peer_addr, &first.peer_addr)
+            and datagram.ttl == first.ttl and datagram.tos == first.tos
+            and (ip.header[6] ^ c.train.header[6]) & 0xE0 == 0)         # flags, or IPv6's protocol
+
+
+cdef void hold(Ctx *c, Flow *flow, const IpHdr *ip, const Datagram *datagram) noexcept nogil:
+    """Begin a train. The first one's headers are kept: an error quotes them."""
+    cdef uint32_t headers = ip.header_bytes + UDP_HLEN
+    c.train.flow = flow
+    c.train.count = 0
+    c.train.ip = ip[0]
+    memcpy(c.train.header, ip.header, headers)
+    c.train.ip.header = c.train.header
+    c.train.ip.payload = c.train.header + ip.header_bytes
+    c.train.datagram = datagram[0]
+    c.train.datagram.data = c.train.header + headers
+    c.train.datagram.length = 0
+    c.train.datagram.segment_bytes = <uint16_t>datagram.length
+
+
+cdef Drop train_depart(Ctx *c, Flow *flow, const IpHdr *ip,
+                       const Datagram *datagram) noexcept nogil:
+    """Send a datagram of the guest's by its flow's own socket: at once, or before the batch is over
+    with others of its kind. DROP_NONE for what is held; a refusal comes to be counted later.
+    """
+    cdef Datagram *held = &c.train.datagram
+    if (datagram.segment_bytes or ip.reassembled or datagram.length == 0
+            or datagram.length > TRAIN_DATAGRAM_BYTES
+            or ip.header_bytes > sizeof(c.train.header) - TRAIN_BYTES - UDP_HLEN):
+        train_departed(c)
+        return send(c, flow, ip, datagram)
+    if not follows(c, flow, ip, datagram):
+        train_departed(c)
+        hold(c, flow, ip, datagram)
+    memcpy(held.data + held.length, datagram.data, datagram.length)
+    held.length += datagram.length
+    c.train.count += 1
+    if datagram.length < held.segment_bytes or c.train.count == TRAIN_MAX:
+        train_departed(c)
+    return DROP_NONE
+
+
+cdef void train_departed(Ctx *c) noexcept nogil:
+    """What is held leaves now."""
+    cdef Flow *flow = c.train.flow
+    cdef Drop d
+    if flow == NULL:
+        return
+    c.train.flow = NULL
+    if c.train.count == 1:
+        c.train.datagram.segment_bytes = 0
+    d = send(c, flow, &c.train.ip, &c.train.datagram)
+    if d != DROP_NONE:                                  # each was counted as taken
+        c.stats.drops[<int>DROP_NONE] -= c.train.count
+        c.stats.drops[<int>d] += c.train.count
+
+
+# ---- host to guest -----------------------------------------------------------------------------
+
+cdef void send_to_guest(Ctx *c, const Arrivals *a, uint8_t *data, uint32_t n,
+                        uint16_t segment_bytes) noexcept nogil:
+    """One frame with a part of the train; `data` has HEADROOM_BYTES of room before it."""
+    cdef OutFrame out
+    memset(&out, 0, sizeof(OutFrame))
+    out.src = a.src
+    out.dst = a.flow.key.guest_addr
+    out.proto = IP_PROTO_UDP
+    out.ttl = a.datagram.ttl
+    out.tos = a.datagram.tos
+    out.guest_mac = a.flow.guest_mac
+    out.csum_offset = UDP_CSUM_OFFSET
+    out.l4 = data - UDP_HLEN
+    out.l4_bytes = UDP_HLEN
+    store_be16(out.l4, a.src_port)
+    store_be16(out.l4 + 2, a.flow.key.guest_port)
+    store_be16(out.l4 + 4, <uint16_t>(UDP_HLEN + n))
+    store_be16(out.l4 + 6, 0)
+    out.payload[0].iov_base = data
+    out.payload[0].iov_len = n
+    out.n_payload = 1 if n else 0
+    out.payload_bytes = n
+    if segment_bytes:
+        out.gso_type = VNET_GSO_UDP_L4
+        out.gso_size = segment_bytes
+    ip_output(c, &out)
+
+
+cdef inline uint32_t train_limit(const Flow *flow) noexcept nogil:
+    """The most that one frame can carry; IPv6's length counts from behind its header."""
+    return 65535 - UDP_HLEN - (IP4_HLEN if addr_is4(&flow.key.guest_addr) else 0)
+
+
+cdef bint guest_cuts(Ctx *c, const Flow *flow) noexcept nogil:
+    return c.conf.offload & (LINK_USO4 if addr_is4(&flow.key.guest_addr) else LINK_USO6) != 0
+
+
+cdef void train_arrived(Ctx *c, Arrivals *a) noexcept nogil:
+    """The train put together goes to the guest: whole if its kernel cuts trains, else one by one.
+    """
+    cdef uint8_t *data = a.datagram.data
+    cdef uint32_t left = a.datagram.length
+    cdef uint32_t n
+    if a.flow == NULL:
+        return
+    a.flow.last_us = c.now_us
+    a.flow.body.udp.replied = True
+    if left <= a.datagram.segment_bytes:
+        send_to_guest(c, a, data, left, 0)
+    elif guest_cuts(c, a.flow):
+        send_to_guest(c, a, data, left, a.datagram.segment_bytes)
+    else:
+        # Each header is written over the end of the datagram before it, sent already
+        while left:
+            n = min(left, <uint32_t>a.datagram.segment_bytes)
+            send_to_guest(c, a, data, n, 0)
+            data += n
+            left -= n
+    a.flow = NULL
+
+
+cdef bint train_receive(Ctx *c, int fd, Arrivals *a, Datagram *datagram) noexcept nogil:
+    """The next datagram of a socket, behind those before it. False when none waits."""
+    while True:
+        if a.used > FRAME_MAX_BYTES:
+            train_arrived(c, a)
+            a.used = 0
+        memset(datagram, 0, sizeof(Datagram))
+        datagram.data = c.scratch + HEADROOM_BYTES + a.used
+        datagram.capacity = FRAME_MAX_BYTES
+        if c.host.dgram_recv(c.host.impl, fd, datagram) < 0:
+            return False
+        if datagram.length <= 65535 - UDP_HLEN:
+            return True
+        stats_count(&c.stats, CTR_HOST_RX_DROPPED)
+
+
+cdef void train_arrive(Ctx *c, Arrivals *a, Flow *flow, const Addr *src, uint16_t src_port,
+                       const Datagram *datagram) noexcept nogil:
+    """The datagram, or train, that train_receive gave is for `flow`: couple it to what is there, or
+    begin anew.
+    """
+    cdef Datagram *train = &a.datagram
+    cdef uint32_t segment_bytes = train.segment_bytes
+    if datagram.length > train_limit(flow):
+        stats_count(&c.stats, CTR_HOST_RX_DROPPED)
+        return
+    if (a.flow == flow and datagram.segment_bytes == 0
+            and 0 < datagram.length <= segment_bytes and train.length % segment_bytes == 0
+            and train.length < TRAIN_MAX * segment_bytes
+            and train.length + datagram.length <= train_limit(flow)
+            and train.data + train.length == datagram.data
+            and src_port == a.src_port and addr_eq(src, &a.src)
+            and datagram.ttl == train.ttl and datagram.tos == train.tos
+            and guest_cuts(c, flow)):
+        train.length += datagram.length
+    else:
+        train_arrived(c, a)
+        a.flow = flow
+        a.src = src[0]
+        a.src_port = src_port
+        train[0] = datagram[0]
+        if train.segment_bytes == 0:
+            train.segment_bytes = <uint16_t>train.length
+    a.used += datagram.length
