@@ -67,9 +67,6 @@ def link_pair() -> tuple[socket.socket, socket.socket]:
     return guest, ours
 
 
-UDP_GRO = 104  # linux/udp.h
-
-
 class Wired:
     """An Engine, and the guest's end of its link."""
 
@@ -519,57 +516,6 @@ def test_the_hosts_socket_is_read_once(wired: Wired) -> None:
                 got += segment.data
             assert got + segment.data == b"urgenmore"
             assert segment.seq + len(segment.data) == ack + 3 + len(b"urgenmore")
-
-
-def sizes_of(bound: socket.socket, total: int) -> list[int]:
-    """The lengths of the datagrams that come, until they are `total` octets together."""
-    sizes: list[int] = []
-    while sum(sizes) < total:
-        sizes.append(len(bound.recv(FRAME_MAX)))
-    return sizes
-
-
-@pytest.mark.parametrize(
-    ("sizes", "calls"),
-    [
-        ([300], [300]),
-        ([300, 300, 300], [900]),
-        ([300, 300, 20, 300], [620, 300]),
-        ([20, 300, 300], [20, 600]),
-        ([300, 0, 300], [300, 300]),
-        ([1400] * 50, [1400 * 46, 1400 * 4]),
-        ([1] * 100, [64, 36]),
-        ([1473, 1473], [1473, 1473]),
-    ],
-)
-def test_datagrams_of_a_batch_leave_as_trains(
-    wired: Wired, sizes: list[int], calls: list[int]
-) -> None:
-    """One UDP_SEGMENT for what follows one another and is alike; the host's peer sees datagrams,
-    or with UDP_GRO what the kernel did not have to cut.
-    """
-    with peer() as server:
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-        wired.udp(port_of(server), b"first")
-        wired.flush()
-        assert server.recv(9) == b"first"
-        for gro in (0, 1):
-            server.setsockopt(socket.IPPROTO_UDP, UDP_GRO, gro)
-            for size in sizes:
-                wired.udp(port_of(server), bytes(size))
-            wired.flush()
-            came = sizes_of(server, sum(sizes))
-            assert [size for size in came if size] == (calls if gro else [n for n in sizes if n])
-
-
-def test_trains_to_several_destinations(wired: Wired) -> None:
-    with peer() as one, peer() as other:
-        for _ in range(3):
-            wired.udp(port_of(one), b"1" * 100)
-            wired.udp(port_of(other), b"2" * 100)
-        wired.flush()
-        for server, fill in ((one, b"1"), (other, b"2")):
-            assert [server.recv(200) for _ in range(3)] == [fill * 100] * 3
 
 
 def test_timer_wakes_the_engine(wired: Wired) -> None:

@@ -33,7 +33,7 @@ A frame of the guest's:   engine.link_receive -> stack_input -> ip4_parse -> ip_
                           -> tcp_input
                           -> tcp_receive_text -> HostOps.tcp_send
 Bytes of the host's:      engine.handle_events -> stack_host_event -> tcp_on_host_event ...
-                          stack_serve -> tcp_service -> HostOps.tcp_recv -> tcp_output
+                          stack_serve -> tcp_serve -> HostOps.tcp_recv -> tcp_output
                           -> ip_output -> LinkOps.send
 A frame for slirp/services: stack_input -> punt_frame; Engine.punted -> Services.answer
                           -> Engine.send_frame

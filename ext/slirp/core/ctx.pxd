@@ -131,7 +131,8 @@ cdef struct Ctx:
     BlockPool pool
     HostOps host
     LinkOps link
-    uint32_t pull_bytes             # what a connection may read from the host in this batch
+    uint32_t served                 # connections, in the last batch
+    uint32_t pull_bytes             # what one may read from the host in this batch
     Flow *touched                   # flows to be served when the batch is over, first to last
     Flow *touched_last
     const uint8_t *frame            # the frame in hand, from its Ethernet header on

@@ -10,7 +10,7 @@ from libc.string cimport memcpy, memset, strerror
 from .arp cimport arp_input
 from .blocks cimport pool_destroy, pool_init
 from .conn cimport FLOW_DNS, FLOW_FREE, FLOW_PING, FLOW_TCP, Flow
-from .ctx cimport DNS_MAX, FORWARDS_MAX, Forward, touch
+from .ctx cimport DNS_MAX, FORWARDS_MAX, Forward
 from .dns cimport dns_input, dns_is_for, dns_on_host_event, dns_on_timer
 from .flow cimport SLAB_FLOWS, flow_at, flow_by_handle, flows_destroy, flows_init
 from .frag cimport frag_clear, frag_count, frag_done, frag_input, frag_pop_expired
@@ -39,7 +39,7 @@ from .stats cimport (
 )
 from .tcp cimport tcp_end
 from .tcp_host cimport (
-    SERVICE_FREED, SERVICE_MORE, Service, tcp_on_accept, tcp_on_host_event, tcp_service,
+    tcp_on_accept, tcp_on_host_event, tcp_serve,
 )
 from .tcp_in cimport tcp_input, tcp_packet_too_big
 from .tcp_timer cimport tcp_on_timer
@@ -54,11 +54,6 @@ from .wire cimport (
     addr_is4, addr_is_link_local6, addr_is_multicast6, addr_is_zero, addr_set4, load_be16,
     load_be32, vnet_parse,
 )
-
-cdef enum:
-    PULL_TURN_BYTES = 524288        # read from the host's sockets between two looks at the link
-    PULL_MIN_BYTES = 65536          # and from each of them
-    PULL_MAX_BYTES = 262144
 
 # By the values of FlowKind (conn.pxd), TcpState and HostState (tcp.pxd).
 FLOW_KINDS = ("free", "tcp", "udp", "udp-peer", "udp-forward", "ping", "dns")
@@ -275,30 +270,11 @@ cdef void stack_run_timers(Ctx *c) noexcept nogil:
 
 
 cdef bint stack_serve(Ctx *c) noexcept nogil:
-    """Serve each touched connection once. True when some want another turn.
-
-    What they may read together is bounded: it is given to the guest out of the CPU's cache then.
+    """The batch is over: what was held leaves, and each touched connection is served once. True
+    when some want another turn.
     """
-    cdef Flow *flow = c.touched
-    cdef Flow *following
-    cdef Service result
-    cdef uint32_t served = 0
     train_departed(c)
-    c.touched = NULL
-    c.touched_last = NULL
-    while flow != NULL:
-        # Flow.touched stays set meanwhile: no one puts it on the new list
-        following = flow.touched_next
-        served += 1
-        result = tcp_service(c, flow)
-        if result != SERVICE_FREED:
-            flow.touched = False
-            if result == SERVICE_MORE:
-                touch(c, flow)
-        flow = following
-    c.pull_bytes = min(max(PULL_TURN_BYTES // max(served, <uint32_t>1), <uint32_t>PULL_MIN_BYTES),
-                       <uint32_t>PULL_MAX_BYTES)
-    return c.touched != NULL
+    return tcp_serve(c)
 
 
 # ---- set-up ------------------------------------------------------------------------------------
@@ -313,7 +289,6 @@ cdef bint stack_init(Ctx *c, uint32_t max_flows, uint64_t memory_bytes,
         return False
     c.secret = secrets[0]
     c.now_us = now_us
-    c.pull_bytes = PULL_MAX_BYTES
     c.forwards = <Forward *>calloc(FORWARDS_MAX, sizeof(Forward))
     if c.forwards == NULL:
         return False

@@ -12,14 +12,8 @@ from .conn cimport Flow
 from .ctx cimport Ctx
 
 
-cdef enum Service:
-    SERVICE_DONE
-    SERVICE_MORE                # there is more to do: again after the others
-    SERVICE_FREED               # the flow is gone
-
-
 cdef void tcp_on_host_event(Ctx *c, Flow *flow, uint32_t events) noexcept nogil
 cdef void tcp_on_accept(Ctx *c, uint32_t forward_index) noexcept nogil
 cdef bint tcp_connect_next(Ctx *c, Flow *flow) noexcept nogil
 cdef void tcp_connect_failed(Ctx *c, Flow *flow, int error) noexcept nogil
-cdef Service tcp_service(Ctx *c, Flow *flow) noexcept nogil
+cdef bint tcp_serve(Ctx *c) noexcept nogil

@@ -30,8 +30,17 @@ from .tcp_timer cimport tcp_arm
 from .wire cimport ETH_ALEN, IP_PROTO_TCP, Addr, addr_is4
 
 cdef enum:
+    PULL_TURN_BYTES = 524288        # read from the host's sockets between two looks at the link
+    PULL_MIN_BYTES = 65536          # and from each of them
+    PULL_MAX_BYTES = 262144
     ACCEPT_BATCH = 64               # clients taken from a listener at once
     MEMORY_RETRY_US = 10000
+
+
+cdef enum Service:
+    SERVICE_DONE
+    SERVICE_MORE                # there is more to do: again after the others
+    SERVICE_FREED               # the flow is gone
 
 
 # ---- the host's socket ends or begins ----------------------------------------------------------
@@ -281,3 +290,29 @@ cdef Service tcp_service(Ctx *c, Flow *flow) noexcept nogil:
     if finish(c, flow):
         return SERVICE_FREED
     return SERVICE_MORE if more and t.state != TCP_CLOSED else SERVICE_DONE
+
+
+cdef bint tcp_serve(Ctx *c) noexcept nogil:
+    """Serve each touched connection once. True when some want another turn.
+
+    What they may read together is bounded, so that the guest gets it out of the CPU's cache.
+    """
+    cdef Flow *flow = c.touched
+    cdef Flow *following
+    cdef Service result
+    cdef uint32_t share = PULL_TURN_BYTES // max(c.served, <uint32_t>1)     # as many as last time
+    c.pull_bytes = min(max(share, <uint32_t>PULL_MIN_BYTES), <uint32_t>PULL_MAX_BYTES)
+    c.served = 0
+    c.touched = NULL
+    c.touched_last = NULL
+    while flow != NULL:
+        # Flow.touched stays set meanwhile: no one puts it on the new list
+        following = flow.touched_next
+        c.served += 1
+        result = tcp_service(c, flow)
+        if result != SERVICE_FREED:
+            flow.touched = False
+            if result == SERVICE_MORE:
+                touch(c, flow)
+        flow = following
+    return c.touched != NULL

@@ -27,7 +27,8 @@ from .train cimport (
     train_refuse,
 )
 from .wire cimport (
-    ETH_ALEN, IP_PROTO_UDP, IP_TTL_DEFAULT, UDP_HLEN, VNET_GSO_UDP_L4, addr_eq, addr_is4, load_be16,
+    ETH_ALEN, IP_PROTO_UDP, IP_TTL_DEFAULT, UDP_HLEN, VNET_GSO_UDP_L4, Addr, addr_eq, addr_is4,
+    load_be16,
 )
 
 cdef enum:
