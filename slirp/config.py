@@ -130,6 +130,7 @@ class Config:
         self.dns = True  # the network's DNS address reaches the host's resolvers
         self.tcp_buffer_bytes = 4 << 20  # per connection and direction
         self.memory_bytes = 256 << 20  # of all connections' buffers together
+        self.udp_timeouts_s = (180, 30, 10)  # of a mapping that was answered, was not, of a query
         self.max_flows = 32768  # connections, UDP mappings and pings
         self.sandbox = True  # namespaces, capabilities, Landlock: all but the filter
         self.seccomp = True  # the system call filter
@@ -245,6 +246,16 @@ def parse_count(text: str, minimum: int, maximum: int) -> int:
     if not is_number(text) or not minimum <= int(text) <= maximum:
         raise UsageError(f"invalid number: {text} (expected {minimum} to {maximum})")
     return int(text)
+
+
+def parse_timeouts(text: str, defaults: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Up to as many seconds as there are defaults, with commas between. Raises UsageError."""
+    words = text.split(",")
+    if len(words) > len(defaults):
+        raise UsageError(f"invalid time-outs: {text} (expected SECONDS[,UNANSWERED[,DNS]])")
+    given = [parse_count(word, 1, 86400) for word in words]
+    first, second, third = [*given, *defaults[len(given) :]]
+    return first, second, third
 
 
 def parse_publication(text: str) -> Publication:

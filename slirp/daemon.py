@@ -88,6 +88,7 @@ class Daemon:
             max_flows=min(config.max_flows, max(files - _OWN_FILES, _MIN_FLOWS)),
             tcp_buffer_bytes=config.tcp_buffer_bytes,
             memory_bytes=config.memory_bytes,
+            udp_timeouts_s=config.udp_timeouts_s,
             **ipv6,
         )
         self.outbound: Outbound | None = None

@@ -15,6 +15,7 @@ import _thread
 import os
 import time
 
+from slirp import log
 from slirp.core.engine import RUN_LINK_DOWN, RUN_MORE, RUN_PUNTED
 
 TYPE_CHECKING = False
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 
 # How long the Engine may go on before a look at resolv.conf, should frames come.
 _VISIT_US = 1_000_000
+_PING_FORBIDDEN = (
+    "ping reaches the gateway only: the host forbids ping sockets "
+    '(sysctl -w net.ipv4.ping_group_range="0 2147483647" allows them)'
+)
 
 
 class Driver:
@@ -51,6 +56,7 @@ class Driver:
         self._running = _thread.allocate_lock()
         self._started = False
         self._flags = 0
+        self._ping_told = False
         self._error: BaseException | None = None
 
     def start(self) -> None:
@@ -124,6 +130,10 @@ class Driver:
             flags = self._engine.run_until(self._stop_fd, _VISIT_US)
             if flags & RUN_PUNTED:
                 self._answer_punted()
+            if not self._ping_told and self._engine.ping_forbidden():
+                self._ping_told = True
+                # Whoever reads our output may be slow or stuck.
+                _thread.start_new_thread(log.complain, (_PING_FORBIDDEN,))
         return flags
 
     def _answer_punted(self) -> None:

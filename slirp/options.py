@@ -24,6 +24,7 @@ from slirp.config import (
     parse_mtu,
     parse_publication,
     parse_size,
+    parse_timeouts,
 )
 from slirp.errors import UsageError
 from slirp.getopt import Option
@@ -95,6 +96,10 @@ def _tcp_buffer(config: Config, text: str) -> None:
 
 def _memory_limit(config: Config, text: str) -> None:
     config.memory_bytes = parse_size(text, 1 << 20, 1 << 40)
+
+
+def _udp_timeout(config: Config, text: str) -> None:
+    config.udp_timeouts_s = parse_timeouts(text, config.udp_timeouts_s)
 
 
 def _max_flows(config: Config, text: str) -> None:
@@ -200,6 +205,14 @@ _LIMITS = (
         "N",
         "connections, UDP mappings and pings at a time (default=32768)",
         _max_flows,
+        ours=True,
+    ),
+    Option(
+        "udp-timeout",
+        "",
+        "S[,S[,S]]",
+        "seconds for UDP: answered, not yet answered, DNS (default=180,30,10)",
+        _udp_timeout,
         ours=True,
     ),
 )

@@ -21,6 +21,7 @@ class _Settings(TypedDict):
     max_flows: int
     tcp_buffer_bytes: int
     memory_bytes: int
+    udp_timeouts_s: NotRequired[tuple[int, int, int]]
     network6: NotRequired[bytes | None]
     prefix_len6: NotRequired[int]
     gateway6: NotRequired[bytes]

@@ -148,6 +148,7 @@ def test_without_ping_sockets_only_the_gateway_answers(bed: Topology, net: Slirp
     try:
         done = net.guest.run("ping", "-c", "1", "-W", "1", REMOTE, check=False)
         assert done.returncode == 1
-        assert " 0% packet loss" in ping(net, GATEWAY)
+        assert " 0% packet loss" in ping(net, GATEWAY, "-i", "1.1")
+        assert net.output.count("net.ipv4.ping_group_range") == 1
     finally:
         bed.host.sysctl(ipv4__ping_group_range=bed.ping_groups)

@@ -51,6 +51,7 @@ class Settings(TypedDict, total=False):
     max_flows: int
     tcp_buffer_bytes: int
     memory_bytes: int
+    udp_timeouts_s: tuple[int, int, int]
     network6: bytes | None
     prefix_len6: int
     gateway6: bytes

@@ -243,6 +243,16 @@ def test_late_event_for_a_mapping_that_is_gone(lan: Lan) -> None:
     assert lan.stat("host_stale_events") == 1
 
 
+def test_time_outs_of_the_users_own(make_lan: Callable[..., Lan]) -> None:
+    lan = make_lan(udp_timeouts_s=(300, 60, 5))
+    socket = lan.mapped()
+    lives_for(lan, socket, 60)
+    socket = lan.mapped()
+    socket.datagram(WORLD, 53, b"answer")
+    lan.next()
+    lives_for(lan, socket, 300)
+
+
 # ---- life and class
 
 

@@ -31,6 +31,7 @@ class Engine:
         self.waiting: list[bytes] = []  # frames for the services
         self.sent: list[bytes] = []  # and from them
         self.closed = False
+        self.pings_forbidden = False
         self._tap_fd = tap_fd
         self._next_id = 7  # not the API's first id: nobody may take one for the other
         self._epoll = select.epoll()
@@ -61,6 +62,9 @@ class Engine:
                 return RUN_IDLE
             if self.run() & RUN_LINK_DOWN:
                 return RUN_LINK_DOWN
+
+    def ping_forbidden(self) -> bool:
+        return self.pings_forbidden
 
     def set_dns(self, servers: list[bytes]) -> None:
         self.dns = servers

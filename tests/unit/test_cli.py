@@ -193,9 +193,12 @@ def test_refusals_that_are_no_usage_errors() -> None:
         ("--tcp-buffer=1000000", "tcp_buffer_bytes", 1_000_000),
         ("--memory-limit=2G", "memory_bytes", 2 << 30),
         ("--max-flows=64", "max_flows", 64),
+        ("--udp-timeout=300", "udp_timeouts_s", (300, 30, 10)),
+        ("--udp-timeout=300,60", "udp_timeouts_s", (300, 60, 10)),
+        ("--udp-timeout=1,2,3", "udp_timeouts_s", (1, 2, 3)),
     ],
 )
-def test_limits_are_taken(word: str, attribute: str, value: int) -> None:
+def test_limits_are_taken(word: str, attribute: str, value: object) -> None:
     config = parse(word, "42", "tap0")
     assert getattr(config, attribute) == value
 
@@ -208,6 +211,9 @@ def test_limits_are_taken(word: str, attribute: str, value: int) -> None:
         "--tcp-buffer=",
         "--memory-limit=lots",
         "--max-flows=1K",
+        "--udp-timeout=",
+        "--udp-timeout=0",
+        "--udp-timeout=1,2,3,4",
     ],
 )
 def test_limits_have_limits(word: str) -> None:

@@ -54,6 +54,9 @@ cdef struct Conf:                   # written once, by Stack
     uint32_t tcp_buffer_bytes       # per connection and direction
     uint32_t max_half_open
     uint32_t max_udp_flows
+    usec_t udp_replied_us           # how long a mapping lives without a datagram: once answered,
+    usec_t udp_unreplied_us         # before that,
+    usec_t udp_dns_us               # and a query
 
 
 cdef struct Neigh:                  # a guest's address and where its frames come from
@@ -149,6 +152,7 @@ cdef struct Ctx:
     Reassembly *frag_whole          # handed out, until frag_done
     uint32_t frag_bytes             # of memory
     TimerNode frag_timer
+    bint ping_forbidden             # the host has refused a ping socket: to be told, once
     RateLimit icmp_limit
     RateLimit challenge_limit
     RateLimit punt_limit

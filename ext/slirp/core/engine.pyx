@@ -225,7 +225,7 @@ cdef class Engine:
                   bint host_loopback, bint dns_enabled, bytes network6=None, int prefix_len6=64,
                   bytes gateway6=b"", bytes dns6=b"", bytes guest6=b"", bint vnet_hdr=True,
                   uint32_t max_flows=32768, uint32_t tcp_buffer_bytes=4 << 20,
-                  uint64_t memory_bytes=256 << 20):
+                  uint64_t memory_bytes=256 << 20, tuple udp_timeouts_s=(180, 30, 10)):
         self.loop = <Loop *>calloc(1, sizeof(Loop))
         if self.loop == NULL:
             raise MemoryError
@@ -242,7 +242,7 @@ cdef class Engine:
             "gateway_mac": gateway_mac, "guest_mac": guest_mac,
             "offload": offload if vnet_hdr else 0,
             "host_loopback": host_loopback, "dns_enabled": dns_enabled, "max_flows": max_flows,
-            "tcp_buffer_bytes": tcp_buffer_bytes,
+            "tcp_buffer_bytes": tcp_buffer_bytes, "udp_timeouts_s": udp_timeouts_s,
         })
         self.loop.vnet_hdr = vnet_hdr
         self.loop.visit_end_us = ~<usec_t>0
@@ -302,6 +302,10 @@ cdef class Engine:
         engine owns it then. Raises OSError.
         """
         checked(open_link(self.opened(), fd))
+
+    def ping_forbidden(self):
+        """Whether the host has refused us ping sockets."""
+        return bool(self.opened().c.ping_forbidden)
 
     def set_outbound(self, bytes address not None):
         """Have the host's sockets of that family, from now on, bound to the address."""

@@ -17,7 +17,7 @@ from .icmp6 cimport (
     ICMP_UNREACHABLE,
 )
 from .ip cimport OutFrame, ip_csum_ok, ip_output
-from .linux cimport EMSGSIZE
+from .linux cimport EACCES, EMSGSIZE
 from .stats cimport (
     CTR_HOST_RX_DROPPED, DROP_FLOWS_FULL, DROP_ICMP_BAD_CHECKSUM, DROP_ICMP_HOST_REFUSED,
     DROP_ICMP_MALFORMED, DROP_ICMP_NO_PING_SOCKET, DROP_ICMP_TOO_BIG, DROP_ICMP_TYPE_UNKNOWN,
@@ -76,6 +76,8 @@ cdef Drop ping_open(Ctx *c, const FlowKey *key, Flow **out) noexcept nogil:
                           addr_is4(&key.dest_addr))
     if fd < 0:
         ping_close(c, flow)
+        if fd == -EACCES:
+            c.ping_forbidden = True
         return DROP_ICMP_NO_PING_SOCKET
     flow.fd = fd
     timer_set(&c.timers, &flow.timer, c.now_us + PING_TIMEOUT_US)

@@ -5,7 +5,7 @@ in, frames out, no I/O.
 cimport cython
 from libc.errno cimport ENOSPC
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memset, strerror
+from libc.string cimport memcmp, memcpy, memset, strerror
 
 from .arp cimport arp_input
 from .blocks cimport pool_destroy, pool_init
@@ -69,13 +69,7 @@ GATEWAY_LINK_LOCAL = bytes.fromhex("fe800000000000000000000000000002")
 
 cdef bint for_us(Ctx *c, const uint8_t *eth) noexcept nogil:
     """Our address, broadcast or multicast."""
-    cdef int i
-    if eth[0] & 1:
-        return True
-    for i in range(ETH_ALEN):
-        if eth[i] != c.conf.gateway_mac[i]:
-            return False
-    return True
+    return eth[0] & 1 or memcmp(eth, c.conf.gateway_mac, ETH_ALEN) == 0
 
 
 cdef Drop ip_dispatch(Ctx *c, IpHdr *ip) noexcept nogil:
@@ -390,6 +384,10 @@ cdef void stack_configure(Ctx *c, dict settings) except *:
     c.conf.tcp_buffer_bytes = settings["tcp_buffer_bytes"]
     c.conf.max_half_open = max(1, settings["max_flows"] // 4)
     c.conf.max_udp_flows = max(1, settings["max_flows"] // 4)
+    replied_s, unreplied_s, dns_s = settings.get("udp_timeouts_s", (180, 30, 10))
+    c.conf.udp_replied_us = replied_s * 1000000
+    c.conf.udp_unreplied_us = unreplied_s * 1000000
+    c.conf.udp_dns_us = dns_s * 1000000
 
 
 cdef void take_addr6(Addr *addr, bytes wire) except *:

@@ -10,7 +10,7 @@ the forward's. A datagram from the guest belongs to the most specific flow.
 Trains of equal datagrams stay together: USO frames of the guest leave by UDP_SEGMENT, UDP_GRO
 batches of the host enter as USO frames; and single ones are put together to trains (train.pxd). A
 mapping ends 30 s after its last datagram while nobody has answered, 180 s after it once somebody
-has (RFC 4787 4.3), 10 s for DNS.
+has (RFC 4787 4.3), 10 s for DNS, or as configured.
 
 Life (TTL) and class (TOS) go both ways: less the one hop that we are in a datagram of another life
 than the usual, so that a guest's traceroute sees the host's first router as its second hop; what

@@ -32,9 +32,6 @@ from .wire cimport (
 )
 
 cdef enum:
-    UDP_UNREPLIED_US = 30000000
-    UDP_REPLIED_US = 180000000
-    UDP_DNS_US = 10000000
     UDP_BATCH = 64                  # datagrams read from one socket before others have their turn
 
 
@@ -42,8 +39,8 @@ cdef enum:
 
 cdef usec_t udp_timeout(Ctx *c, const Flow *flow) noexcept nogil:
     if flow.kind == FLOW_DNS:
-        return UDP_DNS_US
-    return UDP_REPLIED_US if flow.body.udp.replied else UDP_UNREPLIED_US
+        return c.conf.udp_dns_us
+    return c.conf.udp_replied_us if flow.body.udp.replied else c.conf.udp_unreplied_us
 
 
 cdef void udp_close(Ctx *c, Flow *flow) noexcept nogil:
