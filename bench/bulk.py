@@ -40,7 +40,7 @@ def iperf_server(space: Namespace, port: int) -> Iterator[None]:
 
 
 def iperf_client(
-    space: Namespace, address: str, port: int, *options: str, seconds: float, warm_up: int = 0
+    space: Namespace, address: str, port: int, *options: str, seconds: int, warm_up: int = 0
 ) -> Any:
     """Run a client; its report."""
     done = space.run(

@@ -59,7 +59,7 @@ class Set:
 
     axes: Axes
     cells: str
-    seconds: float
+    seconds: int
     repeat: int
 
 

@@ -34,7 +34,7 @@ class Scene:
     peer: Peer
     attached: Attached
     condition: Condition
-    seconds: float
+    seconds: int
     wires: Mapping[int, DelayedWire]
 
     @property

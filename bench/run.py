@@ -35,6 +35,7 @@ from bench import peers as peer_table  # noqa: E402
 from bench.conditions import SETS, Axes, Condition  # noqa: E402
 from bench.measure import Cell, Sample, Scene  # noqa: E402
 from bench.peers import Attached, Peer  # noqa: E402
+from bench.plot import draw  # noqa: E402
 from bench.report import Results, markdown, number  # noqa: E402
 from lab.topology import Topology, why_not  # noqa: E402
 from lab.wire import DelayedWire  # noqa: E402
@@ -70,7 +71,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--cc", type=words, metavar="NAME,…", help="congestion control: of cubic,reno,bbr")
     add("--delay", type=numbers, metavar="MS,…", help="round-trip times of the path: of 0,10,100")
     add("--family", type=numbers, metavar="4,6", help="of IP")
-    add("--seconds", type=float, help="length of a measurement")
+    add("--seconds", type=int, help="length of a measurement, whole seconds (iperf3's wish)")
     add("--repeat", type=int, help="rounds")
     add("--json", type=pathlib.Path, metavar="PATH", help="where to write all samples")
     options = parser.parse_args(argv)
@@ -226,6 +227,9 @@ def main(argv: Sequence[str]) -> int:
     print(markdown(run.results, cells, names, axes, options.base))
     path = options.json or ROOT / "bench" / "results" / time.strftime("%Y%m%d-%H%M%S.json")
     keep(path, facts, run.results)
+    picture = path.with_suffix(".svg")
+    if draw(run.results, cells, names, axes, options.base, picture):
+        say(f"ratios as a picture: {picture}")
     return 1 if run.results.failures else 0
 
 

@@ -169,7 +169,7 @@ def verb_e2e(argv: list[str]) -> None:
 def verb_bench(argv: list[str]) -> None:
     """Side by side with whoever is installed."""
     workshop.ensure_packages(workshop.BENCH_PACKAGES, workshop.TEST_PACKAGES, optional=True)
-    shop = prepare()
+    shop = prepare("bench")
     shop.release_lock()
     bench = str(ROOT / "bench" / "run.py")
     run([*as_namespace_root(), shop.python, bench, "--pyslirp", shlex.quote(shop.pyslirp), *argv])
