@@ -128,10 +128,15 @@ def open_tcp(mill: Mill, port: int = FIRST_PORT) -> Segment:
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
-    """What is turned, and how: `turn` makes so many operations and tells the nanoseconds."""
+    """What is turned, and how: `turn` makes so many operations and tells the nanoseconds.
+
+    Each carries so many bytes of text `up` to the host or `down` to the guest.
+    """
 
     mill: Mill
     turn: Callable[[int], int]
+    up: int = 0
+    down: int = 0
 
     def dropped(self) -> dict[str, int]:
         """The frames that were dropped, by reason."""
@@ -158,7 +163,7 @@ def udp_up(vnet: Vnet | None, size: int = DATAGRAM_BYTES) -> Operation:
     """Datagrams, or trains, of one mapping to the host."""
     turned = mill()
     turned.load([udp_frame(size, vnet)])
-    return Operation(turned, lambda times: turned.run_frames(times, BATCH))
+    return Operation(turned, lambda times: turned.run_frames(times, BATCH), up=size)
 
 
 def udp_down(offload: int, size: int = DATAGRAM_BYTES, segment: int = 0) -> Operation:
@@ -167,7 +172,7 @@ def udp_down(offload: int, size: int = DATAGRAM_BYTES, segment: int = 0) -> Oper
     turned.load([udp_frame(64)])
     turned.run_frames(1, 1)
     return Operation(
-        turned, lambda times: turned.run_datagrams(times // BATCH, BATCH, size, segment)
+        turned, lambda times: turned.run_datagrams(times // BATCH, BATCH, size, segment), down=size
     )
 
 
@@ -182,14 +187,18 @@ def tcp_up(text: int, gso: int = 0, flows: int = 1) -> Operation:
     turned.load(segments, text)
     turned.run_frames(flows, 1)  # the first window, which no scale applies to, is small
     batch = min(BATCH, WINDOW_BYTES // text)
-    return Operation(turned, lambda times: turned.run_frames(times, batch))
+    return Operation(turned, lambda times: turned.run_frames(times, batch), up=text)
 
 
 def tcp_down(chunk: int, offload: int, segments: int = 1) -> Operation:
     """The host's bytes to the guest, and its ACK; each counts as so many operations."""
     turned = mill(offload)
     turned.load([tcp_frame(open_tcp(turned))])
-    return Operation(turned, lambda times: turned.run_stream(times // segments, chunk))
+    return Operation(
+        turned,
+        lambda times: turned.run_stream(times // segments, chunk),
+        down=chunk // segments,
+    )
 
 
 def tcp_ack() -> Operation:

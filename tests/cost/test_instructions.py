@@ -11,16 +11,20 @@ sys.path.append(str(pathlib.Path(__file__).resolve().parents[2]))
 
 from bench import instructions, micro
 
-OPERATIONS = 320
+OPERATIONS = 32 * 45  # whole batches, and whole trains of segments
 
 
 @pytest.mark.parametrize("name", micro.CELLS)
 def test_the_mill_turns_what_it_says(name: str) -> None:
-    """An operation that the stack refuses would be a cheap one."""
+    """An operation that is refused, or carries nothing, would be a cheap one."""
     operation = micro.CELLS[name]()
+    mill = operation.mill
+    up, down = mill.bytes_to_host, mill.bytes_to_guest
     assert operation.turn(OPERATIONS) > 0
     refused = {"drop_udp_malformed": OPERATIONS} if name == "parse" else {}
     assert operation.dropped() == refused
+    assert mill.bytes_to_host - up == OPERATIONS * operation.up
+    assert mill.bytes_to_guest - down >= OPERATIONS * operation.down
 
 
 def test_no_operation_takes_other_instructions_than_expected() -> None:

@@ -45,8 +45,8 @@ cdef struct Null:                   # the host and the link
     uint16_t segment_bytes          # nonzero: those are trains
     Addr peer_addr
     uint16_t peer_port
-    uint64_t frames                 # sent to the guest
-    uint64_t frame_bytes
+    uint64_t host_bytes             # sent to the host
+    uint64_t frame_bytes            # sent to the guest
     uint32_t seq_end                # behind the text of the last of them, if it was TCP
     uint8_t kept[KEPT_BYTES]
     uint32_t kept_bytes
@@ -97,7 +97,9 @@ cdef int null_tcp_accept(void *impl, int listen_fd, Addr *peer_addr,
 
 
 cdef ssize_t null_tcp_send(void *impl, int fd, const iovec *iov, int n) noexcept nogil:
-    return <ssize_t>total_of(iov, n)
+    cdef size_t total = total_of(iov, n)
+    (<Null *>impl).host_bytes += total
+    return <ssize_t>total
 
 
 cdef ssize_t null_tcp_recv(void *impl, int fd, const iovec *iov, int n) noexcept nogil:
@@ -122,6 +124,7 @@ cdef ssize_t null_dgram_send(void *impl, int fd, const Datagram *datagram) noexc
     cdef Null *null = <Null *>impl
     null.peer_addr = datagram.peer_addr
     null.peer_port = datagram.peer_port
+    null.host_bytes += datagram.length
     return <ssize_t>datagram.length
 
 
@@ -146,7 +149,6 @@ cdef int null_frame(void *impl, const iovec *iov, int n) noexcept nogil:
     cdef Null *null = <Null *>impl
     cdef size_t total = total_of(iov, n)
     cdef uint32_t headers
-    null.frames += 1
     null.frame_bytes += total - VNET_HLEN
     null.kept_bytes = <uint32_t>min(iov[0].iov_len, <size_t>KEPT_BYTES)
     memcpy(null.kept, iov[0].iov_base, null.kept_bytes)
@@ -324,12 +326,13 @@ cdef class Mill:
         return (<const char *>self.null.kept)[:self.null.kept_bytes]
 
     @property
-    def frames_sent(self):
-        return self.null.frames
+    def bytes_to_guest(self):
+        """Of all frames, with their headers from Ethernet on."""
+        return self.null.frame_bytes
 
     @property
-    def bytes_sent(self):
-        return self.null.frame_bytes
+    def bytes_to_host(self):
+        return self.null.host_bytes
 
     def stats(self):
         """Counters by name."""
