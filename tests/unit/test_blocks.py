@@ -120,6 +120,16 @@ def test_write_ahead_that_failed_is_no_reason_to_refuse_a_byte() -> None:
     assert pool.used_blocks == 3
 
 
+def test_write_ahead_that_failed_is_no_reason_to_take_less() -> None:
+    """There is room in the last block, and more behind the gap."""
+    pool = Pool(4 * BLOCK)
+    queue = Queue(pool)
+    assert queue.append(bytes(BLOCK + 1)) == BLOCK + 1
+    assert not queue.write(3 * BLOCK, bytes(3 * BLOCK))
+    assert queue.append(bytes(2 * BLOCK)) == 2 * BLOCK
+    assert pool.used_blocks == 4
+
+
 def test_room_after_a_write_ahead_that_failed() -> None:
     """Blocks that such a write got lie behind a gap: they are room for the next byte only after
     they went back.

@@ -121,8 +121,8 @@ cdef int queue_reserve_iov(BlockPool *pool, ByteQueue *q, uint32_t n, iovec *iov
     cdef uint32_t got
     n = min(n, <uint32_t>((QUEUE_IOV_MAX - 1) * BLOCK_BYTES))
     got = queue_back(pool, q, q.length, n)
-    if got == 0:
-        # What a write that failed had got behind its gap may be all that there was
+    if got < n:
+        # What a write that failed had got behind its gap may be what is missing
         queue_trim(pool, q, q.length)
         got = queue_back(pool, q, q.length, n)
     return queue_pieces(q, q.length, got, iov, QUEUE_IOV_MAX)
