@@ -21,6 +21,7 @@ import json
 import os
 import pathlib
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -214,6 +215,7 @@ def keep(path: pathlib.Path, facts: dict[str, object], results: Results) -> None
 def main(argv: Sequence[str]) -> int:
     """Run, print the tables, write the samples; 1 when a measurement failed."""
     options = arguments(argv)
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # and clear up
     cells = cell_table.choose(options.cells)
     peers = participants(options)
     if os.getloadavg()[0] > BUSY_LOAD:
