@@ -21,7 +21,9 @@ LAYERS = (
     ),
     ("tcp", "tcp_wire", "tcp_sack", "tcp_out", "tcp_recv", "tcp_timer", "tcp_host", "tcp_in"),
     ("stack",),
-    ("testfaces", "mill", "hostfake", "hostlinux", "engine"),
+    ("testfaces", "mill", "hostfake"),
+    ("fuzz", "fuzz_host", "fuzz_guest", "fuzz_frames", "fuzz_check", "fuzz_script"),
+    ("hostlinux", "engine"),
     ("oscalls", "confine"),
 )
 ORDER = [module for layer in LAYERS for module in layer]

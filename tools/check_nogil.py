@@ -16,7 +16,7 @@ import re
 import sys
 from collections.abc import Iterator
 
-EXEMPT = {"hostfake", "testfaces", "oscalls", "confine"}
+EXEMPT = {"hostfake", "testfaces", "oscalls", "confine", "fuzz_script"}
 # A signature may take several lines; it ends with the colon that opens the body.
 SIGNATURE = re.compile(r"^ *(?:cdef|cpdef) [^=\n]*?\b(\w+)\([^:]*?\)([^:()\n]*):\s*$", re.M)
 DEFINITION = re.compile(r"^(?:static|CYTHON_INLINE)\b[^;\n]*\b__pyx_f_(\w+)\([^;\n]*\{$", re.M)

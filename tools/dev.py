@@ -12,7 +12,7 @@ and the parts of these:
     unit    tests that need no privileges            asan    the same on a sanitizer build
     cost    instructions of the core, as expected    e2e     system tests in real namespaces
     bench   side by side with its peers              all     test, then a quick bench
-    path    where the built program is
+    fuzz    [stack|api] [merge] [SECONDS]: more      path    where the built program is
 
 Words after unit, asan, cost, e2e and bench go to pytest or to bench/run.py. Missing Debian packages
 are installed when run as root, and named with the command to type otherwise.
@@ -27,10 +27,10 @@ import sys
 from collections.abc import Callable, Sequence
 
 import workshop
-from workshop import AS_ROOT, RELEASE, ROOT, SANITIZED, StepError, Workshop, run, say, step
+from workshop import AS_ROOT, FUZZED, RELEASE, ROOT, SANITIZED, StepError, Workshop, run, say, step
 
-TESTED = ("tests/unit", "tests/protocol", "tests/property")
-TYPED = ("bench", "tools", "tests/lab", "tests/e2e")
+TESTED = ("tests/unit", "tests/protocol", "tests/property", "tests/fuzz")
+TYPED = ("bench", "tools", "tests/lab", "tests/e2e", "tests/fuzz")
 
 
 def prepare(*groups: str, tables: Sequence[dict[str, str]] = (), build: bool = True) -> Workshop:
@@ -96,7 +96,7 @@ def verb_path(_argv: list[str]) -> None:
 def verb_lint(_argv: list[str]) -> None:
     """Everything that can be said of the sources without running them."""
     shop = prepare("dev", build=False)
-    typed_path = {"MYPYPATH": f"{ROOT / 'tests'}:{ROOT / 'tools'}"}
+    typed_path = {"MYPYPATH": ":".join(str(ROOT / top) for top in ("tests", "tests/fuzz", "tools"))}
     venv_path = {"PATH": f"{shop.venv / 'bin'}:{os.environ['PATH']}"}  # it calls pycodestyle
     with step("lint"):
         run([shop.tool("ruff"), "check", "--no-cache", "."])
@@ -173,6 +173,38 @@ def verb_bench(argv: list[str]) -> None:
     shop.release_lock()
     bench = str(ROOT / "bench" / "run.py")
     run([*as_namespace_root(), shop.python, bench, "--pyslirp", shlex.quote(shop.pyslirp), *argv])
+
+
+def verb_fuzz(argv: list[str]) -> None:
+    """Run the fuzzer over the corpus and what it has found before, which is kept in the workshop.
+
+    What breaks a rule is left there as crash-*. `merge` takes into the tree what the corpus there
+    does not reach.
+    """
+    target = next((word for word in argv if word in ("stack", "api")), "stack")
+    seconds = next((word for word in argv if word.isdigit()), "60")
+    workshop.ensure_packages(workshop.FUZZ_PACKAGES)
+    shop = prepare("test")
+    shop.build(FUZZED)
+    program = shop.fuzzer()
+    shop.release_lock()
+    tree = ROOT / "tests" / "fuzz" / "corpus" / target
+    found = shop.home / "fuzz" / target
+    found.mkdir(parents=True, exist_ok=True)
+    env = {
+        "PYTHONPATH": f"{shop.library(FUZZED)}:{ROOT / 'tests' / 'fuzz'}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYSLIRP_FUZZ": target,
+        "ASAN_OPTIONS": "detect_leaks=0:handle_abort=1",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+    }
+    options = ["-detect_leaks=0", "-max_len=600", "-len_control=10", "-timeout=20"]
+    options += [f"-artifact_prefix={found.parent}/", f"-max_total_time={seconds}"]
+    with step(f"fuzzing: {target}, {seconds} s"):
+        if "merge" in argv:
+            run([str(program), "-merge=1", *options, str(tree), str(found)], env=env)
+        else:
+            run([str(program), *options, str(found), str(tree)], env=env)
 
 
 def verb_test(argv: list[str]) -> None:

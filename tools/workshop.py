@@ -72,6 +72,12 @@ RUNTIME_PACKAGES = {
     "pgrep": "procps",
 }
 COST_PACKAGES = {"valgrind": "valgrind"}
+FUZZ_PACKAGES = {
+    "clang": "clang",
+    "libclang_rt.fuzzer": "libclang-rt-dev",
+    "llvm-symbolizer": "llvm",
+    "libpython.so": "libpython3-dev",
+}
 BENCH_PACKAGES = {"iperf3": "iperf3", "slirp4netns": "slirp4netns", "pasta": "passt"}
 
 # Trees that make the extension; everything else can change without a build.
@@ -87,6 +93,7 @@ class Profile:
     name: str
     cflags: str
     ldflags: str = ""
+    compiler: str = ""  # another than Python's own
 
 
 RELEASE = Profile("release", "-O2 -g1")
@@ -96,6 +103,8 @@ SANITIZED = Profile(
     " -DPYSLIRP_DEBUG",  # a change of state that RFC 9293 does not draw aborts
     "-fsanitize=address,undefined",
 )
+# For libFuzzer, whose program (tests/fuzz/driver.c) brings the sanitizers' runtime.
+FUZZED = Profile("fuzz", f"{SANITIZED.cflags} -fsanitize=fuzzer-no-link", compiler="clang")
 
 
 class StepError(Exception):
@@ -153,11 +162,23 @@ def has(what: str) -> bool:
     if what == "Python.h":
         code = "import sysconfig, os, sys; p = sysconfig.get_path('include')"
         code += "; sys.exit(not os.path.exists(os.path.join(p, 'Python.h')))"
+    elif what == "libpython.so":
+        code = "import sysconfig, os, sys; get = sysconfig.get_config_var"
+        code += "; sys.exit(not os.path.exists(os.path.join(get('LIBDIR'), get('LDLIBRARY'))))"
+    elif what == "libclang_rt.fuzzer":
+        return shutil.which("clang") is not None and os.path.exists(clang_file("fuzzer"))
     elif what == "ensurepip":
         code = "import ensurepip, venv"
     else:
         return shutil.which(what) is not None
     return subprocess.run([base_python(), "-c", code], capture_output=True).returncode == 0
+
+
+def clang_file(library: str) -> str:
+    """Where clang expects a library of its runtime."""
+    name = f"libclang_rt.{library}-{os.uname().machine}.a"
+    asked = ["clang", f"-print-file-name={name}"]
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def ensure_packages(*tables: Mapping[str, str], optional: bool = False) -> None:
@@ -277,6 +298,7 @@ class Workshop:
             self._stamp(f"{profile.name}-flags", *made_with)
         with step(f"build {profile.name} ({profile.cflags})"):
             env = {"CFLAGS": profile.cflags, "LDFLAGS": profile.ldflags}
+            env |= {"CC": profile.compiler} if profile.compiler else {}
             jobs = str(os.cpu_count() or 1)
             run([self.python, "-c", SETUP, "build", "-j", jobs], env=env, quiet=True, cwd=tree)
             if profile is RELEASE:
@@ -305,6 +327,23 @@ class Workshop:
         """The importable directory of a profile that has been built."""
         build = self.home / profile.name / "src" / "build"
         return next(path for path in build.iterdir() if path.name.startswith("lib"))
+
+    def fuzzer(self) -> pathlib.Path:
+        """libFuzzer's program for the build of FUZZED; it embeds the venv's Python."""
+        program = self.home / FUZZED.name / "fuzzer"
+        source = ROOT / "tests" / "fuzz" / "driver.c"
+        if not self._is_stamped("fuzzer", source.read_text(), FUZZED.cflags):
+            code = "import sysconfig as s; g = s.get_config_var; print(s.get_path('include'),"
+            code += " g('LIBDIR'), 'python' + g('LDVERSION'))"
+            asked = [self.python, "-c", code]
+            include, libdir, library = subprocess.run(
+                asked, capture_output=True, text=True, check=True
+            ).stdout.split()
+            flags = [*FUZZED.cflags.replace("fuzzer-no-link", "fuzzer").split(), "-rdynamic"]
+            link = [f"-L{libdir}", f"-Wl,-rpath,{libdir}", f"-l{library}"]
+            run(["clang", *flags, f"-I{include}", str(source), "-o", str(program), *link])
+            self._stamp("fuzzer", source.read_text(), FUZZED.cflags)
+        return program
 
     # Stamps: what something was made of
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import dpkt
@@ -281,8 +282,9 @@ def test_late_event_for_an_exchange_that_is_gone(lan: Lan) -> None:
     assert lan.stat("host_stale_events") == 1
 
 
-def test_exchanges_are_bounded_and_the_oldest_gives_way(lan: Lan) -> None:
+def test_exchanges_are_bounded_and_the_oldest_gives_way(make_lan: Callable[..., Lan]) -> None:
     """1024; one that is in use is not the oldest."""
+    lan = make_lan(max_flows=4096)
     for ident in range(1024):
         lan.ping(WORLD, ident)
     lan.ping(WORLD, 0, seq=2)
@@ -292,11 +294,20 @@ def test_exchanges_are_bounded_and_the_oldest_gives_way(lan: Lan) -> None:
     assert len(lan.host.open_sockets) == lan.stat("flows") == 1024
 
 
-def test_flow_table_full_of_others(lan: Lan) -> None:
-    """Pings do not push connections or mappings out."""
+def test_pings_push_nobody_else_out(lan: Lan) -> None:
+    """At most a quarter of the flows is theirs, so that they fill no table."""
     for port in range(256):
         lan.udp(WORLD, 53, sport=1000 + port)
     for ident in range(1024):
         lan.ping(WORLD, ident)
-    assert lan.stat("flows") == 1024
-    lan.dropped(*[Drop.DROP_FLOWS_FULL] * 256)
+    assert lan.stat("flows") == 256 + 256
+    assert lan.stat("udp_evicted") == 0
+
+
+def test_a_reply_that_no_datagram_can_hold_is_dropped(lan: Lan) -> None:
+    """Behind an IPv4 header its total length would be over 65,535: the fuzzer's find."""
+    socket = pinged(lan)
+    answer(socket, data=bytes(65535 - 20 - 8 + 1))
+    assert lan.stat("host_rx_dropped") == 1
+    answer(socket, data=bytes(1472))
+    lan.expect_echo_reply(WORLD, 7, 1, bytes(1472))

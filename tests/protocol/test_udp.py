@@ -13,6 +13,7 @@ from harness.host import Datagram, HostSocket
 from harness.ip import pseudo_header
 from harness.lan import PORT, Lan, udp_datagram, udp_train
 from harness.net import GATEWAY, GUEST, WORLD
+from harness.tcp import Tcp
 from slirp.core.hostfake import EVENT_READABLE
 from slirp.core.stats import Drop
 
@@ -227,12 +228,13 @@ def test_mappings_are_bounded_and_the_longest_unused_gives_way(
     lan.expect_udp(WORLD, 53, b"x", dport=2000)
 
 
-def test_flow_table_full_of_others(make_lan: Callable[..., Lan]) -> None:
-    lan = make_lan(max_flows=64)
-    for ident in range(64):
-        lan.ping(WORLD, ident)
-    lan.udp(WORLD, 53)
-    lan.dropped(Drop.DROP_FLOWS_FULL)
+def test_flow_table_full_of_connections(make_tcp: Callable[..., Tcp]) -> None:
+    """None of them gives way to a mapping."""
+    tcp = make_tcp(max_flows=64)
+    for _ in range(64):
+        tcp.established()
+    tcp.send_ip(WORLD, UDP, udp_datagram(53, b"query"))
+    tcp.dropped(Drop.DROP_FLOWS_FULL)
 
 
 def test_late_event_for_a_mapping_that_is_gone(lan: Lan) -> None:
@@ -446,12 +448,14 @@ def test_removed_forward_takes_its_clients_along(lan: Lan) -> None:
     assert not lan.stack.remove_forward(1)
 
 
-def test_no_place_for_another_client(make_lan: Callable[..., Lan]) -> None:
-    lan = make_lan(max_flows=64)
-    for ident in range(64):
-        lan.ping(WORLD, ident)
-    lan.forward(53).datagram(CLIENT, 4000, b"x")
-    assert lan.stat("host_rx_dropped") == 1
+def test_no_place_for_another_client(make_tcp: Callable[..., Tcp]) -> None:
+    tcp = make_tcp(max_flows=64)
+    for _ in range(64):
+        tcp.established()
+    bound = tcp.host.bound()
+    tcp.stack.add_forward("udp", bound.fd, GUEST, 53)
+    bound.datagram(CLIENT, 4000, b"x")
+    assert tcp.stat("host_rx_dropped") == 1
 
 
 def test_two_ports_of_the_host_for_one_of_the_guest(lan: Lan) -> None:

@@ -24,6 +24,8 @@ only call down.
     layer 4  hostfake   HostOps by a Python object (tests)
              testfaces  the machines of layer 1 as Python objects (tests)
              mill       the stack between a null host and a null link, turned in C (benchmarks)
+             fuzz (theory)  fuzz_host  fuzz_guest  fuzz_frames  fuzz_check  fuzz_script
+                        a world around the stack in C, driven by bytes (tests)
              hostlinux  HostOps by system calls
              engine     the TAP, epoll and the stack: `Engine`, what the daemon drives
     beside   oscalls    the few calls of Linux that Python's os module lacks, for slirp/

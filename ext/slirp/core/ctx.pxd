@@ -54,6 +54,7 @@ cdef struct Conf:                   # written once, by Stack
     uint32_t tcp_buffer_bytes       # per connection and direction
     uint32_t max_half_open
     uint32_t max_udp_flows
+    uint32_t max_ping_flows
     usec_t udp_replied_us           # how long a mapping lives without a datagram: once answered,
     usec_t udp_unreplied_us         # before that,
     usec_t udp_dns_us               # and a query

@@ -25,13 +25,12 @@ from .stats cimport (
 )
 from .timers cimport timer_cancel, timer_set
 from .wire cimport (
-    ETH_ALEN, FRAME_MAX_BYTES, HEADROOM_BYTES, ICMP_HLEN, Addr, addr_is4, load_be16, store_be16,
-    store_be32, usec_t,
+    ETH_ALEN, FRAME_MAX_BYTES, HEADROOM_BYTES, ICMP_HLEN, IP4_HLEN, Addr, addr_is4, load_be16,
+    store_be16, store_be32, usec_t,
 )
 
 cdef enum:
     PING_TIMEOUT_US = 30000000
-    PING_FLOWS_MAX = 1024
     PING_BATCH = 32                 # replies read from one socket before others have their turn
 
 
@@ -65,7 +64,7 @@ cdef Drop ping_open(Ctx *c, const FlowKey *key, Flow **out) noexcept nogil:
     """A flow with a ping socket, the oldest giving way at the bound."""
     cdef Flow *flow
     cdef int fd
-    if c.flows.lru[<int>LRU_PING].count >= PING_FLOWS_MAX:
+    if c.flows.lru[<int>LRU_PING].count >= c.conf.max_ping_flows:
         ping_close(c, c.flows.lru[<int>LRU_PING].oldest)
     flow = flow_alloc(&c.flows, key, FLOW_PING)
     if flow == NULL:
@@ -164,7 +163,7 @@ cdef void ping_on_host_event(Ctx *c, Flow *flow, uint32_t events) noexcept nogil
         datagram.capacity = FRAME_MAX_BYTES
         if c.host.dgram_recv(c.host.impl, flow.fd, &datagram) < 0:
             return
-        if (datagram.length < ICMP_HLEN or datagram.length > datagram.capacity
+        if (datagram.length < ICMP_HLEN or datagram.length > 65535 - IP4_HLEN
                 or datagram.data[0] != (ICMP_ECHO_REPLY if addr_is4(&flow.key.dest_addr)
                                         else ICMP6_ECHO_REPLY)):
             stats_count(&c.stats, CTR_HOST_RX_DROPPED)

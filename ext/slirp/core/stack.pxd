@@ -23,6 +23,8 @@ cdef bint stack_serve(Ctx *c) noexcept nogil
 cdef void stack_take_addr(Addr *addr, bytes wire) except *
 cdef void stack_set_dns(Ctx *c, list servers) except *
 cdef int stack_forward(Ctx *c, str proto, int fd, bytes guest_addr, uint16_t guest_port) except 0
+cdef int stack_add_forward(Ctx *c, uint8_t proto, int fd, const Addr *guest_addr,
+                           uint16_t guest_port) noexcept nogil
 cdef bint stack_remove_forward(Ctx *c, uint32_t index) noexcept nogil
 cdef list stack_flows(Ctx *c)
 cdef dict stack_stats(Ctx *c)

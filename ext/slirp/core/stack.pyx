@@ -382,8 +382,8 @@ cdef void stack_configure(Ctx *c, dict settings) except *:
     c.conf.host_loopback = settings["host_loopback"]
     c.conf.dns_enabled = settings["dns_enabled"]
     c.conf.tcp_buffer_bytes = settings["tcp_buffer_bytes"]
-    c.conf.max_half_open = max(1, settings["max_flows"] // 4)
-    c.conf.max_udp_flows = max(1, settings["max_flows"] // 4)
+    c.conf.max_half_open = c.conf.max_udp_flows = max(1, settings["max_flows"] // 4)
+    c.conf.max_ping_flows = min(1024, c.conf.max_udp_flows)
     replied_s, unreplied_s, dns_s = settings.get("udp_timeouts_s", (180, 30, 10))
     c.conf.udp_replied_us = replied_s * 1000000
     c.conf.udp_unreplied_us = unreplied_s * 1000000

@@ -49,7 +49,7 @@ between hosts:
 """
 from libc.stdint cimport uint8_t, uint32_t
 
-from .conn cimport Flow
+from .conn cimport Flow, FlowKey
 from .ctx cimport Ctx
 
 
@@ -98,6 +98,7 @@ cdef enum:
     TCP_RTO_MAX_US = 60000000               # RFC 6298 2.5
     TCP_RETRIES_SYN = 6                     # R2 for SYN: about two minutes (RFC 1122 4.2.3.5 asks
                                             # for three for SYN; the link is local)
+    TCP_RETRY_US = 10000                    # means were out (memory): try again then
     TCP_RETRIES_MAX = 10                    # R2: over 100 s in all (RFC 1122 4.2.3.5)
     TCP_DELACK_US = 10000                   # RFC 1122 4.2.3.2: below 500 ms
     TCP_CWND_OPEN = 0x7FFFFFFF              # no loss seen: the guest's window alone bounds us
@@ -146,3 +147,5 @@ cdef void tcp_end(Ctx *c, Flow *flow, bint reset_host) noexcept nogil
 cdef bint tcp_shed_half_open(Ctx *c) noexcept nogil
 cdef void tcp_unhash(Ctx *c, Flow *flow) noexcept nogil
 cdef void tcp_free(Ctx *c, Flow *flow) noexcept nogil
+cdef Flow *tcp_alloc(Ctx *c, const FlowKey *key) noexcept nogil
+cdef bint tcp_is_passing(int error) noexcept nogil

@@ -3,8 +3,12 @@
 from libc.stdlib cimport abort, free
 
 from .blocks cimport queue_clear
-from .flow cimport LRU_HALF_OPEN, LRU_TCP, LRU_TIME_WAIT, flow_free, flow_set_class, flow_unhash
+from .conn cimport FLOW_TCP
+from .flow cimport (
+    LRU_HALF_OPEN, LRU_TCP, LRU_TIME_WAIT, flow_alloc, flow_free, flow_set_class, flow_unhash,
+)
 from .ctx cimport touch
+from .linux cimport EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC
 from .stats cimport CTR_HALF_OPEN_EVICTED, CTR_TCP_OPENED, stats_count
 from .timers cimport timer_cancel
 
@@ -97,3 +101,23 @@ cdef bint tcp_shed_half_open(Ctx *c) noexcept nogil:
     stats_count(&c.stats, CTR_HALF_OPEN_EVICTED)
     tcp_end(c, oldest, True)
     return True
+
+
+cdef Flow *tcp_alloc(Ctx *c, const FlowKey *key) noexcept nogil:
+    """A flow for a connection that begins, on either side; half-open connections and TIME-WAIT give
+    way, oldest first, at their bounds. NULL: there is no room, now.
+    """
+    cdef Flow *flow
+    if c.flows.lru[<int>LRU_HALF_OPEN].count >= c.conf.max_half_open:
+        tcp_shed_half_open(c)
+    flow = flow_alloc(&c.flows, key, FLOW_TCP)
+    if flow == NULL and c.flows.lru[<int>LRU_TIME_WAIT].oldest != NULL:
+        # Its place is free when this batch is over
+        tcp_end(c, c.flows.lru[<int>LRU_TIME_WAIT].oldest, True)
+    return flow
+
+
+cdef bint tcp_is_passing(int error) noexcept nogil:
+    """An errno that tells of our machine's means, not of a connection: it may work again soon."""
+    return (error == ENOMEM or error == ENOBUFS or error == EMFILE or error == ENFILE
+            or error == ENOSPC or error == EINTR)

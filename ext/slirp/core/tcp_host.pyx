@@ -4,9 +4,9 @@ from libc.stdint cimport uint8_t
 from libc.string cimport memcpy, memset
 
 from .blocks cimport QUEUE_IOV_MAX, queue_commit, queue_reserve_iov
-from .conn cimport FLOW_TCP, FlowKey, TcpConn
+from .conn cimport FlowKey, TcpConn
 from .ctx cimport Forward, touch
-from .flow cimport flow_alloc, flow_handle, flow_lookup
+from .flow cimport flow_handle, flow_lookup
 from .fwd cimport (
     DNS_PORT, fwd_at, fwd_dns_left, fwd_dns_next, fwd_dns_verdict, fwd_guest_view,
 )
@@ -18,9 +18,8 @@ from .stats cimport CTR_DNS_FAILOVERS, CTR_FORWARDS_ACCEPTED, CTR_TCP_CONNECT_FA
 from .tcp cimport (
     HOST_CLOSED, HOST_CONNECTING, HOST_OPEN, TCP_CLOSED, TCP_CLOSE_WAIT, TCP_CWND_OPEN,
     TCP_DELACK_US, TCP_ESTABLISHED, TCP_HANDSHAKE_TIMEOUT_US, TCP_MSS_DEFAULT, TCP_MSS_DEFAULT6,
-    TCP_RTO_INITIAL_US,
-    TCP_SYN_SENT, TCP_TIME_WAIT, tcp_close_host, tcp_end, tcp_free, tcp_set_state,
-    tcp_shed_half_open, tcp_window_shift,
+    TCP_RETRY_US, TCP_RTO_INITIAL_US, TCP_SYN_SENT, TCP_TIME_WAIT, tcp_alloc, tcp_close_host,
+    tcp_end, tcp_free, tcp_is_passing, tcp_set_state, tcp_shed_half_open, tcp_window_shift,
 )
 from .tcp_out cimport (
     tcp_init_sequence, tcp_output, tcp_send_room, tcp_send_rst, tcp_send_syn, tcp_unsent,
@@ -34,7 +33,6 @@ cdef enum:
     PULL_MIN_BYTES = 65536          # and from each of them
     PULL_MAX_BYTES = 262144
     ACCEPT_BATCH = 64               # clients taken from a listener at once
-    MEMORY_RETRY_US = 10000
 
 
 cdef enum Service:
@@ -146,7 +144,7 @@ cdef bint open_to_guest(Ctx *c, Forward *forward, int fd, const Addr *peer,
         attempts += 1
         if attempts == 16:
             return False
-    flow = flow_alloc(&c.flows, &key, FLOW_TCP)
+    flow = tcp_alloc(c, &key)
     if flow == NULL:
         return False
     t = &flow.body.tcp
@@ -218,7 +216,7 @@ cdef bint pull_from_host(Ctx *c, Flow *flow) noexcept nogil:
     count = queue_reserve_iov(&c.pool, &t.sq, want, iov)
     want = 0
     if count == 0:
-        t.retry_due_us = c.now_us + MEMORY_RETRY_US     # the pool is empty: others will give back
+        t.retry_due_us = c.now_us + TCP_RETRY_US        # the pool is empty: others will give back
         return False
     for i in range(count):
         want += <uint32_t>iov[i].iov_len
@@ -228,6 +226,9 @@ cdef bint pull_from_host(Ctx *c, Flow *flow) noexcept nogil:
         if <uint32_t>got < want and not t.host_ending:
             t.readable = False                          # hostops.pxd: that was all
         return True
+    if tcp_is_passing(<int>-got):
+        t.retry_due_us = c.now_us + TCP_RETRY_US        # no event will tell when it works again
+        return False
     t.readable = False
     if got == 0:
         t.eof_seen = True

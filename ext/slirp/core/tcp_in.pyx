@@ -6,13 +6,13 @@ from libc.string cimport memcpy, memset
 from .blocks cimport queue_clear, queue_consume
 from .conn cimport FLOW_TCP, Flow, FlowKey, TcpConn
 from .ctx cimport touch
-from .flow cimport LRU_HALF_OPEN, LRU_TIME_WAIT, flow_alloc, flow_handle, flow_lookup
+from .flow cimport LRU_HALF_OPEN, flow_handle, flow_lookup
 from .fwd cimport ROUTE_DNS, ROUTE_FORBIDDEN, ROUTE_NOWHERE, Target, fwd_nowhere, fwd_route
 from .hostops cimport OPTION_TOS, REF_FLOW, ref_make
 from .icmp cimport icmp_error
 from .icmp6 cimport ICMP_HOST_UNREACHABLE, ICMP_UNREACHABLE
 from .ip cimport ip_csum_ok
-from .linux cimport EMFILE, ENFILE, ENOBUFS, ENOMEM
+from .linux cimport EMFILE
 from .seq cimport seq_gt, seq_in, seq_le, seq_lt, seq_max
 from .stats cimport (
     CTR_TIME_WAIT_RECYCLED, DROP_FLOWS_FULL, DROP_ICMP_MALFORMED, DROP_NONE, DROP_TCP_ACK_TOO_NEW,
@@ -25,8 +25,8 @@ from .tcp cimport (
     HOST_CLOSED, HOST_CONNECTING, TCP_ACK, TCP_CLOSED, TCP_CLOSE_WAIT, TCP_CLOSING, TCP_CWND_OPEN,
     TCP_ESTABLISHED, TCP_FIN, TCP_FIN_WAIT_1, TCP_FIN_WAIT_2, TCP_LAST_ACK, TCP_MSS_DEFAULT,
     TCP_MSS_DEFAULT6, TCP_MSS_MIN, TCP_PAWS_IDLE_S, TCP_RST, TCP_RTO_INITIAL_US, TCP_RTO_MAX_US,
-    TCP_RTO_UNTIMED_US, TCP_SYN, TCP_SYN_RCVD, TCP_SYN_SENT, TCP_TIME_WAIT, tcp_end, tcp_set_state,
-    tcp_shed_half_open, tcp_unhash, tcp_window_shift,
+    TCP_RTO_UNTIMED_US, TCP_SYN, TCP_SYN_RCVD, TCP_SYN_SENT, TCP_TIME_WAIT, tcp_alloc, tcp_end,
+    tcp_is_passing, tcp_set_state, tcp_shed_half_open, tcp_unhash, tcp_window_shift,
 )
 from .tcp_host cimport tcp_connect_failed, tcp_connect_next
 from .tcp_out cimport (
@@ -67,20 +67,6 @@ cdef void take_syn_options(Ctx *c, TcpConn *t, const Segment *seg) noexcept nogi
     t.last_ack_sent = t.rcv_nxt
 
 
-cdef Flow *alloc_connection(Ctx *c, const FlowKey *key) noexcept nogil:
-    """A flow for a SYN; half-open connections and TIME-WAIT give way, oldest first, at their
-    bounds.
-    """
-    cdef Flow *flow
-    if c.flows.lru[<int>LRU_HALF_OPEN].count >= c.conf.max_half_open:
-        tcp_shed_half_open(c)
-    flow = flow_alloc(&c.flows, key, FLOW_TCP)
-    if flow == NULL and c.flows.lru[<int>LRU_TIME_WAIT].oldest != NULL:
-        # Its place is free when this batch is over
-        tcp_end(c, c.flows.lru[<int>LRU_TIME_WAIT].oldest, True)
-    return flow
-
-
 cdef inline void take_class(Ctx *c, Flow *flow, uint8_t tos) noexcept nogil:
     """RFC 1122 4.2.4.2: a connection's class may change; the host's socket follows the guest. What
     ECN says is each side's own (RFC 3168).
@@ -107,7 +93,7 @@ cdef Drop tcp_accept_syn(Ctx *c, const FlowKey *key, const Segment *seg) noexcep
     if target.route == ROUTE_FORBIDDEN:
         tcp_send_rst_for(c, seg)
         return DROP_TCP_FORBIDDEN
-    flow = alloc_connection(c, key)
+    flow = tcp_alloc(c, key)
     if flow == NULL:
         return DROP_FLOWS_FULL
     t = &flow.body.tcp
@@ -135,7 +121,7 @@ cdef Drop tcp_accept_syn(Ctx *c, const FlowKey *key, const Segment *seg) noexcep
         flow.fd = fd
         take_class(c, flow, seg.ip.tos)
         return DROP_NONE
-    if fd == -EMFILE or fd == -ENFILE or fd == -ENOBUFS or fd == -ENOMEM:
+    if tcp_is_passing(-fd):
         # Our trouble, not the destination's: the guest's SYN will come again
         tcp_end(c, flow, False)
     elif tcp_connect_next(c, flow):

@@ -9,9 +9,23 @@ from .conn cimport TcpConn
 from .linux cimport EAGAIN, iovec
 from .seq cimport seq_gt, seq_le, seq_lt, seq_min, seq_t
 from .stats cimport DROP_NONE, DROP_TCP_OUT_OF_WINDOW, DROP_TCP_REASSEMBLY_FULL
-from .tcp cimport HOST_OPEN, tcp_end
+from .tcp cimport HOST_OPEN, TCP_RETRY_US, tcp_end, tcp_is_passing
 from .tcp_out cimport tcp_send_rst
 from .tcp_sack cimport ranges_add, ranges_bytes, ranges_trim
+
+
+cdef void not_sent(Ctx *c, Flow *flow, int error) noexcept nogil:
+    """The host's socket took nothing: it is full, or means are out, or it is dead, which ends the
+    flow.
+    """
+    cdef TcpConn *t = &flow.body.tcp
+    if tcp_is_passing(error):
+        t.retry_due_us = c.now_us + TCP_RETRY_US        # no event will tell when it works again
+        return
+    t.writable = False
+    if error != EAGAIN:
+        tcp_send_rst(c, flow)
+        tcp_end(c, flow, True)
 
 
 cdef uint32_t send_now(Ctx *c, Flow *flow, const uint8_t *text, uint32_t n) noexcept nogil:
@@ -25,10 +39,7 @@ cdef uint32_t send_now(Ctx *c, Flow *flow, const uint8_t *text, uint32_t n) noex
     iov.iov_len = n
     sent = c.host.tcp_send(c.host.impl, flow.fd, &iov, 1)
     if sent < 0:
-        t.writable = False
-        if sent != -EAGAIN:
-            tcp_send_rst(c, flow)
-            tcp_end(c, flow, True)
+        not_sent(c, flow, <int>-sent)
         return 0
     if <uint32_t>sent < n:
         t.writable = False
@@ -125,10 +136,7 @@ cdef void tcp_flush_to_host(Ctx *c, Flow *flow) noexcept nogil:
         count = queue_iov(&t.rq, 0, t.rq.length, iov, QUEUE_IOV_MAX)
         sent = c.host.tcp_send(c.host.impl, flow.fd, iov, count)
         if sent < 0:
-            t.writable = False
-            if sent != -EAGAIN:
-                tcp_send_rst(c, flow)
-                tcp_end(c, flow, True)
+            not_sent(c, flow, <int>-sent)
             return
         queue_consume(&c.pool, &t.rq, <uint32_t>sent)
     if t.rq.length == 0 and t.ahead == NULL and t.rq.n_slots:
