@@ -28,7 +28,7 @@ NS_GET_USERNS = 0xB701  # linux/nsfs.h
 
 # A daemon that was told to end a moment ago may still hold the interface (Podman restarts a
 # container in the same namespace without waiting for it).
-_BUSY_TIMEOUT_S = 0.5
+_BUSY_TIMEOUT_S = 2.0
 _BUSY_PERIOD_S = 0.02
 
 
