@@ -30,7 +30,7 @@ import workshop
 from workshop import AS_ROOT, FUZZED, RELEASE, ROOT, SANITIZED, StepError, Workshop, run, say, step
 
 TESTED = ("tests/unit", "tests/protocol", "tests/property", "tests/fuzz")
-TYPED = ("bench", "tools", "tests/lab", "tests/e2e", "tests/fuzz")
+TYPED = ("bench", "tools", "tests/lab", "tests/e2e", "tests/fuzz", "tests/conformance")
 
 
 def prepare(*groups: str, tables: Sequence[dict[str, str]] = (), build: bool = True) -> Workshop:
@@ -205,6 +205,15 @@ def verb_fuzz(argv: list[str]) -> None:
             run([str(program), "-merge=1", *options, str(tree), str(found)], env=env)
         else:
             run([str(program), *options, str(found), str(tree)], env=env)
+
+
+def verb_conform(argv: list[str]) -> None:
+    """The table of tests/conformance, on us and on whoever is installed."""
+    workshop.ensure_packages(workshop.BENCH_PACKAGES, workshop.TEST_PACKAGES, optional=True)
+    shop = prepare()
+    shop.release_lock()
+    env = {"PYTHONPATH": str(ROOT / "tests"), "PYSLIRP_E2E_BIN": shlex.quote(shop.pyslirp)}
+    run([*as_namespace_root(), shop.python, "-P", "-m", "conformance", *argv], env=env)
 
 
 def verb_test(argv: list[str]) -> None:

@@ -186,7 +186,7 @@ class DnsServer:
 
     def _serve_udp(self) -> None:
         while not self._stopping.is_set():
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(TimeoutError, ValueError, IndexError):  # no query
                 query, client = self._datagrams.recvfrom(4096)
                 self.queries["udp"] += 1
                 self._datagrams.sendto(self._answer(query, UDP_ANSWER_BYTES), client)

@@ -25,8 +25,6 @@ GOOD = bytes(build_segment(Segment(40000, 80, 0x02, 1, win=100, mss=1460)))
         GOOD[:19],
         GOOD[:12] + b"\x40" + GOOD[13:],  # offset below the header's own length
         GOOD[:12] + b"\xf0" + GOOD[13:],  # offset beyond the segment
-        b"\0\0" + GOOD[2:],  # RFC 6335 6: port 0 is nobody's
-        GOOD[:2] + b"\0\0" + GOOD[4:],
     ],
 )
 def test_malformed_header(tcp: Tcp, segment: bytes) -> None:
@@ -34,6 +32,14 @@ def test_malformed_header(tcp: Tcp, segment: bytes) -> None:
     tcp.send_ip(WORLD, 6, segment)
     tcp.dropped(Drop.DROP_TCP_MALFORMED)
     assert tcp.stat("frames_to_guest") == 0
+
+
+@pytest.mark.parametrize("segment", [b"\0\0" + GOOD[2:], GOOD[:2] + b"\0\0" + GOOD[4:]])
+def test_port_zero_is_a_port(tcp: Tcp, segment: bytes) -> None:
+    """RFC 9293 3.1 gives 0 no meaning: a router passes it, and the far host refuses it."""
+    segment = bytes(build_segment(parse_segment(segment)))
+    tcp.send_ip(WORLD, 6, segment)
+    assert tcp.host.called("tcp_connect") == [(WORLD, int.from_bytes(segment[2:4], "big"))]
 
 
 @pytest.mark.parametrize("at", [0, 5, 13, 20, 23])

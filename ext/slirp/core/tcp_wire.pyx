@@ -63,8 +63,6 @@ cdef Drop segment_parse(const IpHdr *ip, Segment *seg) noexcept nogil:
     seg.text = p + hlen
     seg.seg_len = n - hlen
     seg.wscale = -1
-    if seg.src_port == 0 or seg.dst_port == 0:
-        return DROP_TCP_MALFORMED
     i = TCP_HLEN
     while i < hlen:
         kind = p[i]
