@@ -350,7 +350,7 @@ def syn_with_fin_does_no_harm(net: Net) -> None:
 def many_half_open_disturb_nobody(net: Net) -> None:
     with net.listener() as listener:
         port = listener.getsockname()[1]
-        for _ in range(1000):
+        for _ in range(5000):
             net.tcp(port, SILENT).syn()
         with net.connected() as (client, server):
             client.push(b"through", server)

@@ -37,8 +37,7 @@ def test_malformed_header(tcp: Tcp, segment: bytes) -> None:
 @pytest.mark.parametrize("segment", [b"\0\0" + GOOD[2:], GOOD[:2] + b"\0\0" + GOOD[4:]])
 def test_port_zero_is_a_port(tcp: Tcp, segment: bytes) -> None:
     """RFC 9293 3.1 gives 0 no meaning: a router passes it, and the far host refuses it."""
-    segment = bytes(build_segment(parse_segment(segment)))
-    tcp.send_ip(WORLD, 6, segment)
+    tcp.send_ip(WORLD, 6, build_segment(parse_segment(segment)))
     assert tcp.host.called("tcp_connect") == [(WORLD, int.from_bytes(segment[2:4], "big"))]
 
 
