@@ -14,6 +14,8 @@ and the parts of these:
     bench   side by side with its peers              all     test, then a quick bench
     fuzz    [stack|api] [merge] [SECONDS]: more      path    where the built program is
 
+    conform [--peer NAME] [--only WORD]: the table of tests/conformance, beside the peers
+
 Words after unit, asan, cost, e2e and bench go to pytest or to bench/run.py. Missing Debian packages
 are installed when run as root, and named with the command to type otherwise.
 """

@@ -257,3 +257,22 @@ def a_slow_guest_holds_the_client_back(net: Net) -> None:
         if not 1000 <= edge <= 2000:
             raise CaseError(f"{edge} octets into a window of 2000")
         server.abort()
+
+
+@case("RFC 9293 3.5 figure 8")
+def both_open_at_once(net: Net) -> None:
+    """The guest's SYN crosses the one of the client."""
+    port = net.port
+    with Client(net, port) as client:
+        syn = net.wire.expect(lambda p: is_syn(p, port), "SYN")
+        server = Tcp(net.wire, GUEST, syn.src, port, syn.ports[0])
+        server.syn()
+        reply = server.expect("SYN-ACK", lambda p: p.flags & (SYN | ACK) == SYN | ACK)
+        server.irs, server.rcv = syn.seq, (syn.seq + 1) & 0xFFFFFFFF
+        if reply.ack != server.nxt or reply.seq != syn.seq:
+            raise CaseError(f"{reply}")
+        server.send(SYN | ACK, at=server.iss)
+        server.send()
+        client.thread.join()
+        server.push(b"open", client.socket)
+        server.abort()

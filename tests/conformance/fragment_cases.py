@@ -242,3 +242,21 @@ def df_and_fragment_together(net: Net) -> None:
     with net.udp_server() as server:
         text = os.urandom(2000)
         arrives(net, server, pieces(datagram(net, server, text), 1480, df=True), text)
+
+
+@case("RFC 791 3.2")
+def the_largest_echo(net: Net) -> None:
+    """ping -s 65507, of the gateway and of the world."""
+    for dst in (GATEWAY, REMOTE):
+        request = echo(0x57, 1, os.urandom(65_507))
+        for frame in pieces(request, 1480, ICMP, dst):
+            net.wire.send(frame)
+        whole = bytearray(len(request))
+        left = len(request)
+        while left:
+            piece = net.wire.expect(lambda p: p.proto == ICMP, f"a piece of {dst}", 2)
+            at = piece.fragment[0]
+            whole[at : at + len(piece.l4)] = piece.l4
+            left -= len(piece.l4)
+        if whole[8:] != request[8:]:
+            raise CaseError("other octets")

@@ -570,3 +570,27 @@ def frame_for_another_station6_is_not_ours(net: Net) -> None:
         eth(ip6(GUEST6, GATEWAY6, ICMP6, message), bytes.fromhex("020000c0ff09"), MAC, ETH_IP6)
     )
     net.wire.silence(lambda p: is_icmp6(p, 129), "an answer to a frame for another station")
+
+
+@case("RFC 4443 4.2")
+def echo6_of_the_groups_is_answered_by_the_router(net: Net) -> None:
+    """All nodes and all routers of the link: the reply is from an address of one's own."""
+    for ident, group in ((0x91, ALL_NODES), (0x92, ALL_ROUTERS)):
+        for src in (GUEST6, LINK_LOCAL):
+            message = icmp6(src, group, 128, 0, struct.pack("!HH", ident, 1) + b"group")
+            net.wire.guest6 = src
+            net.wire.send(ip6(src, group, ICMP6, message), group_mac(group))
+            try:
+                reply = net.wire.expect(lambda p: is_icmp6(p, 129), f"echo reply for {group}")
+            finally:
+                net.wire.guest6 = GUEST6
+            if reply.dst != src or reply.src.startswith("ff") or reply.l4[8:] != b"group":
+                raise CaseError(f"{reply}")
+
+
+@case("RFC 4291 2.1")
+def neighbour_link_local_of_the_router(net: Net) -> None:
+    """From the guest's own link-local address, as a kernel asks that has no other yet."""
+    solicit(net, GATEWAY6, src=LINK_LOCAL)
+    if expect_advert(net, GATEWAY6).dst != LINK_LOCAL:
+        raise CaseError("to another address")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import struct
 from collections.abc import Callable
 
@@ -66,6 +67,20 @@ def test_our_addresses_answer(lan: Lan, ours: bytes, size: int) -> None:
     for piece in cut(datagram, 1448) if size > 1452 else [datagram]:
         send(lan, piece)
     lan.expect_echo_reply(ours, data=data)
+
+
+@pytest.mark.parametrize("group", ["ff02::1", "ff02::2"])
+def test_the_gateway_answers_for_the_groups_of_the_link(lan: Lan, group: str) -> None:
+    """RFC 4443 4.2, from an address of its own and of the asker's scope; for no other group."""
+    dst = ipaddress.ip_address(group).packed
+    for src, ours in ((GUEST6, GATEWAY6), (GUEST_LINK_LOCAL, LINK_LOCAL6)):
+        mac = b"\x33\x33" + dst[12:]
+        datagram = build_ip(src, dst, IP_ICMP6, echo6())
+        lan.send_frame(bytes(12) + mac + GUEST_MAC + b"\x86\xdd" + datagram)
+        frame = lan.next()
+        assert (frame.ip.src, frame.ip.dst, frame.payload[IP6_HLEN]) == (ours, src, 129)
+    send(lan, build_ip(GUEST6, dst[:15] + b"\x09", IP_ICMP6, echo6()))
+    lan.dropped(Drop.DROP_IP6_BAD_DESTINATION)
 
 
 def test_nobody_else_of_the_prefix_answers(lan: Lan) -> None:

@@ -27,5 +27,6 @@ cdef void icmp_take_errors(Ctx *c, Flow *flow, uint32_t *mtu) noexcept nogil
 cdef void icmp_unreachable_for_tcp(Ctx *c, const Flow *flow, uint8_t icmp_code) noexcept nogil
 cdef void icmp_error_for_udp(Ctx *c, const Flow *flow, const Addr *dest, uint16_t dest_port,
                              const HostError *error) noexcept nogil
+cdef const Addr *icmp_speaker(Ctx *c, const Addr *guest_addr) noexcept nogil
 cdef void icmp_finish(OutFrame *out) noexcept nogil
 cdef int icmp_code_of_errno(int error) noexcept nogil

@@ -78,7 +78,7 @@ cdef void icmp_finish(OutFrame *out) noexcept nogil:
                                     <const uint8_t *>out.payload[0].iov_base, out.payload_bytes))
 
 
-cdef const Addr *speaker(Ctx *c, const Addr *guest_addr) noexcept nogil:
+cdef const Addr *icmp_speaker(Ctx *c, const Addr *guest_addr) noexcept nogil:
     """The address of ours that a router's errors come from, of the guest's family and scope."""
     if not addr_is4(guest_addr) and addr_is_link_local6(guest_addr):
         return &c.conf.link_local6
@@ -103,7 +103,7 @@ cdef void answer_error(Ctx *c, const IpHdr *ip, uint8_t icmp_type, uint8_t icmp_
     """
     send_error(c, &ip.src, c.frame_mac, icmp_type, icmp_code, rest, ip.header,
                ip.header_bytes + ip.payload_bytes,
-               &ip.dst if fwd_is_ours(c, &ip.dst) else speaker(c, &ip.src))
+               &ip.dst if fwd_is_ours(c, &ip.dst) else icmp_speaker(c, &ip.src))
 
 
 cdef void refuse(Ctx *c, const IpHdr *ip, uint8_t icmp_type, uint8_t icmp_code,
@@ -186,7 +186,7 @@ cdef void icmp_unreachable_for_tcp(Ctx *c, const Flow *flow, uint8_t icmp_code) 
     quote[n + 12] = 0x50
     quote[n + 13] = 0x02
     send_error(c, &flow.key.guest_addr, flow.guest_mac, icmp_type, icmp_code, 0, quote,
-               n + TCP_HLEN, speaker(c, &flow.key.guest_addr))
+               n + TCP_HLEN, icmp_speaker(c, &flow.key.guest_addr))
 
 
 cdef int icmp_code_of_errno(int error) noexcept nogil:
@@ -231,7 +231,7 @@ cdef void error_for_flow(Ctx *c, const Flow *flow, const Addr *dest, const HostE
     cdef uint8_t icmp_type = 0
     cdef uint8_t icmp_code = 0
     cdef uint32_t rest = 0
-    cdef Addr src = speaker(c, &flow.key.guest_addr)[0]
+    cdef Addr src = icmp_speaker(c, &flow.key.guest_addr)[0]
     if not from_error(error, &icmp_type, &icmp_code):
         return
     if icmp_type == ICMP_UNREACHABLE and icmp_code == ICMP_FRAG_NEEDED:

@@ -11,7 +11,9 @@ from .flow cimport (
 )
 from .fwd cimport ROUTE_WORLD, Target, fwd_is_ours, fwd_nowhere, fwd_route
 from .hostops cimport EVENT_ERROR, REF_FLOW, Datagram, ref_make
-from .icmp cimport icmp_error, icmp_finish, icmp_refuse, icmp_take_errors, icmp_tracked_send
+from .icmp cimport (
+    icmp_error, icmp_finish, icmp_refuse, icmp_speaker, icmp_take_errors, icmp_tracked_send,
+)
 from .icmp6 cimport (
     ICMP6_ECHO, ICMP6_ECHO_REPLY, ICMP_ECHO, ICMP_ECHO_REPLY, ICMP_HOST_UNREACHABLE,
     ICMP_UNREACHABLE,
@@ -25,8 +27,8 @@ from .stats cimport (
 )
 from .timers cimport timer_cancel, timer_set
 from .wire cimport (
-    ETH_ALEN, FRAME_MAX_BYTES, HEADROOM_BYTES, ICMP_HLEN, IP4_HLEN, Addr, addr_is4, load_be16,
-    store_be16, store_be32, usec_t,
+    ETH_ALEN, FRAME_MAX_BYTES, HEADROOM_BYTES, ICMP_HLEN, IP4_HLEN, IP_PROTO_ICMP6, Addr, addr_is4,
+    addr_is_multicast6, load_be16, load_be32, store_be16, store_be32, usec_t,
 )
 
 cdef enum:
@@ -127,9 +129,24 @@ cdef Drop to_world(Ctx *c, const IpHdr *ip) noexcept nogil:
     return DROP_ICMP_HOST_REFUSED
 
 
+cdef bint ping_is_for_group(const IpHdr *ip) noexcept nogil:
+    """An echo request to all nodes or all routers of the link: who is both should answer (RFC 4443
+    4.2).
+    """
+    cdef uint32_t host_part = load_be32(&ip.dst.b[12])
+    if ip.proto != IP_PROTO_ICMP6 or ip.payload_bytes == 0 or ip.payload[0] != ICMP6_ECHO:
+        return False
+    if load_be16(ip.dst.b) != 0xFF02 or host_part == 0 or host_part > 2:
+        return False
+    return load_be16(&ip.dst.b[2]) == 0 and load_be32(&ip.dst.b[4]) == 0 and load_be32(
+        &ip.dst.b[8]) == 0
+
+
 cdef Drop ping_input(Ctx *c, const IpHdr *ip) noexcept nogil:
     """An ICMP message of the guest's, of either family. Only echo requests are of interest."""
     cdef Target target
+    cdef bint to_group = ip.v6 and addr_is_multicast6(&ip.dst)
+    cdef const Addr *src = &ip.dst
     if ip.payload_bytes < ICMP_HLEN:
         return DROP_ICMP_MALFORMED
     if ip.v6:
@@ -139,8 +156,10 @@ cdef Drop ping_input(Ctx *c, const IpHdr *ip) noexcept nogil:
         return DROP_ICMP_BAD_CHECKSUM
     if ip.payload[0] != (ICMP6_ECHO if ip.v6 else ICMP_ECHO) or ip.payload[1] != 0:
         return DROP_ICMP_TYPE_UNKNOWN
-    if fwd_is_ours(c, &ip.dst):
-        send_echo_reply(c, &ip.dst, &ip.src, c.frame_mac, load_be16(ip.payload + 4),
+    if to_group or fwd_is_ours(c, &ip.dst):
+        if to_group:
+            src = icmp_speaker(c, &ip.src)
+        send_echo_reply(c, src, &ip.src, c.frame_mac, load_be16(ip.payload + 4),
                         load_be16(ip.payload + 6),
                         ip.payload + ICMP_HLEN, ip.payload_bytes - ICMP_HLEN, 0, ip.tos)
         return DROP_NONE

@@ -26,7 +26,7 @@ from .ip4 cimport ip4_is_source, ip4_parse
 from .ip6 cimport ip6_parse, ip6_walk
 from .linux cimport getrandom
 from .ndp cimport ndp_input, ndp_is_ours
-from .ping cimport ping_close, ping_input, ping_on_host_event, ping_on_timer
+from .ping cimport ping_close, ping_input, ping_is_for_group, ping_on_host_event, ping_on_timer
 from .punt cimport punt_dhcp, punt_is_dhcp4, punt_is_dhcp6, punt_reply, punt_take
 from .siphash cimport SipKey
 from .stats cimport (
@@ -133,6 +133,8 @@ cdef Drop ip6_deliver(Ctx *c, IpHdr *ip, bint to_group) noexcept nogil:
         return DROP_IP6_BAD_SOURCE
     if punt_is_dhcp6(ip):
         return punt_dhcp(c, ip)
+    if ping_is_for_group(ip):
+        return ping_input(c, ip)
     if to_group or addr_is_multicast6(&ip.dst):
         return DROP_IP6_BAD_DESTINATION
     if fwd_in_subnet(c, &ip.src) or addr_is_link_local6(&ip.src):
