@@ -4,9 +4,16 @@ refuses them. Fixtures live with their tests (tests/harness, tests/e2e/conftest.
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from lab.topology import why_not
+
+
+def pytest_configure() -> None:
+    """Whoever starts us in the background may have us ignore SIGINT; those we start must not."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

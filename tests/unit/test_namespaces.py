@@ -21,6 +21,7 @@ import slirp
 pytestmark = pytest.mark.e2e
 
 FAKE = [sys.executable, str(pathlib.Path(__file__).with_name("fakeengine.py"))]
+TERMINAL_PATIENCE_S = 30
 TREE = str(pathlib.Path(slirp.__file__).parents[1])  # this tree, or where it is installed
 
 
@@ -120,38 +121,47 @@ def test_where_no_namespace_can_be_made_the_tap_is_opened_in_place(target: int) 
     assert daemon.end() == (0, f"pyslirp: process {target} has ended\n")
 
 
-def in_terminal(script: list[tuple[float, bytes]]) -> str:
-    """Type into an interactive shell on a terminal of its own; what it shows."""
+def in_terminal(script: list[tuple[str, str]]) -> str:
+    """Type into an interactive shell on a terminal of its own, each time when it has shown what is
+    awaited; all that it shows.
+    """
     pid, fd = pty.fork()
     if pid == 0:
         os.environ.update(environment(), PS1="$ ", TERM="dumb")
         os.execvp("bash", ["bash", "--norc", "--noprofile", "-i"])
-    shown = b""
-    for delay, keys in [*script, (0.1, b"exit\r")]:
-        time.sleep(delay)
-        os.write(fd, keys)
+    shown, seen = "", 0
+    for awaited, keys in script:
+        while (at := shown.find(awaited, seen)) < 0:
+            assert select.select([fd], [], [], TERMINAL_PATIENCE_S)[0], f"no {awaited!r}: {shown!r}"
+            shown += os.read(fd, 4096).decode(errors="replace")
+        seen = at + len(awaited)
+        os.write(fd, keys.encode())
     try:
-        while select.select([fd], [], [], 5)[0] and (data := os.read(fd, 4096)):
-            shown += data
+        while data := os.read(fd, 4096):
+            shown += data.decode(errors="replace")
     except OSError:
         pass  # how a terminal says end of file
     os.close(fd)
     os.waitpid(pid, 0)
-    return shown.decode(errors="replace")
+    return shown
 
 
 def test_terminal_interrupts_the_command_once() -> None:
-    script = "trap 'echo caught' INT; sleep 9; sleep 0.5; exit 3"
+    script = "trap 'echo caught' INT; echo ready; sleep 9; sleep 0.5; exit 3"
     run = f'{" ".join(FAKE)} run sh -c "{script}"; echo rc=$?\r'
-    shown = in_terminal([(0.3, run.encode()), (1.0, b"\x03"), (1.5, b"")])
-    assert shown.count("caught") - shown.count("echo caught") == 1
-    assert "rc=3" in shown
+    shown = in_terminal([("$ ", run), ("\nready", "\x03"), ("\nrc=", "exit\r")])
+    assert shown.count("\ncaught") + shown.count("^Ccaught") == 1
+    assert "\nrc=3" in shown
 
 
 def test_terminal_stops_and_continues_both() -> None:
-    run = f"{' '.join(FAKE)} run sleep 1.5; echo rc=$?\r"
+    run = f"{' '.join(FAKE)} run sh -c 'echo ready; sleep 1.5'; echo rc=$?\r"
     shown = in_terminal(
-        [(0.3, run.encode()), (1.0, b"\x1a"), (0.3, b"fg; echo end=$?\r"), (2, b"")]
+        [
+            ("$ ", run),
+            ("\nready", "\x1a"),
+            ("Stopped", "fg; echo end=$?\r"),
+            ("\nend=", "exit\r"),
+        ]
     )
-    assert "Stopped" in shown
-    assert "end=0" in shown
+    assert "\nend=0" in shown
