@@ -447,16 +447,29 @@ def test_table_full_drops_the_syn(make_tcp: Callable[..., Tcp]) -> None:
     tcp.established(g)
 
 
-def test_table_full_time_wait_gives_way(make_tcp: Callable[..., Tcp]) -> None:
-    """TIME-WAIT is ended for a new connection: the SYN's retransmission finds its place."""
+@pytest.mark.parametrize("living", [0, 50])
+def test_time_wait_gives_way_before_the_table_is_full(
+    make_tcp: Callable[..., Tcp], living: int
+) -> None:
+    """A client of many short connections waits for no place: none of its SYNs is dropped."""
     tcp = make_tcp(max_flows=64)
+    kept = [tcp.established() for _ in range(living)]
+    for _ in range(300):
+        tcp.time_wait()
+    assert tcp.stat("flows") <= 64
+    assert {g.state for g in kept} <= {"ESTABLISHED"}
+
+
+def test_mappings_do_not_take_time_waits_reserve_for_good(make_tcp: Callable[..., Tcp]) -> None:
+    """The places kept free may be taken by others; more TIME-WAITs go then."""
+    tcp = make_tcp(max_flows=64)
+    for sport in range(16):
+        if sport % 4 == 0:
+            for _ in range(50):
+                tcp.time_wait()
+        tcp.send_ip(WORLD, 17, struct.pack("!HHHH", 5000 + sport, 9, 8, 0))
     tcp.time_wait()
-    for _ in range(63):
-        tcp.established()
-    g = tcp.peer()
-    g.send("S 0:0(0) <mss 1460>")
-    g.dropped(Drop.DROP_FLOWS_FULL)
-    tcp.established(g)
+    assert tcp.stat("udp_flows") == 16
 
 
 @pytest.mark.parametrize(("dest", "port"), [(DNS, 80), (DNS, 53)])

@@ -1,5 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The one writer of a connection's state, and the ends of its life. The theory is in tcp.pxd."""
+from libc.stdint cimport uint32_t
 from libc.stdlib cimport abort, free
 
 from .blocks cimport queue_clear
@@ -11,6 +12,9 @@ from .ctx cimport touch
 from .linux cimport EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC
 from .stats cimport CTR_HALF_OPEN_EVICTED, CTR_TCP_OPENED, stats_count
 from .timers cimport timer_cancel
+
+cdef enum:
+    TIME_WAIT_RESERVE = 128         # places: for a batch of frames and one of forwards' clients
 
 cdef extern from *:
     """
@@ -103,18 +107,28 @@ cdef bint tcp_shed_half_open(Ctx *c) noexcept nogil:
     return True
 
 
+cdef void shed_time_wait(Ctx *c) noexcept nogil:
+    """End the oldest TIME-WAIT while there is still room for the newcomers of a batch: its place is
+    free when the batch is over, and who finds none tries again after a whole second. Two go for one
+    that comes, since mappings and pings come too.
+    """
+    cdef uint32_t reserve = min(<uint32_t>TIME_WAIT_RESERVE, c.flows.max_flows // 8)
+    cdef int _
+    for _ in range(2):
+        if (c.flows.n_flows + reserve <= c.flows.max_flows
+                or c.flows.lru[<int>LRU_TIME_WAIT].oldest == NULL):
+            return
+        tcp_end(c, c.flows.lru[<int>LRU_TIME_WAIT].oldest, True)
+
+
 cdef Flow *tcp_alloc(Ctx *c, const FlowKey *key) noexcept nogil:
     """A flow for a connection that begins, on either side; half-open connections and TIME-WAIT give
     way, oldest first, at their bounds. NULL: there is no room, now.
     """
-    cdef Flow *flow
     if c.flows.lru[<int>LRU_HALF_OPEN].count >= c.conf.max_half_open:
         tcp_shed_half_open(c)
-    flow = flow_alloc(&c.flows, key, FLOW_TCP)
-    if flow == NULL and c.flows.lru[<int>LRU_TIME_WAIT].oldest != NULL:
-        # Its place is free when this batch is over
-        tcp_end(c, c.flows.lru[<int>LRU_TIME_WAIT].oldest, True)
-    return flow
+    shed_time_wait(c)
+    return flow_alloc(&c.flows, key, FLOW_TCP)
 
 
 cdef bint tcp_is_passing(int error) noexcept nogil:
