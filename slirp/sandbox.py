@@ -6,7 +6,7 @@ The layers, in the order in which each still may do its work:
     no new privileges   and the bounding set: no program that we could run would have more
     mount namespace     an empty root; in it, read-only, what we still read by name: Python's
                         modules and libraries, and the directories of resolv.conf
-    capabilities        none, but binding low ports where we had it
+    capabilities        none, but binding low ports
     Landlock            reading those directories only, see landlock
     system call filter  see seccomp
 
@@ -16,7 +16,8 @@ namespace that owns the network, where he had no capabilities to lose. If he has
 user namespace, and Landlock is left to guard the files.
 
 Asyncio and its kin are imported after "ready", so their files are in the new root: code that anyone
-may read. Once they are imported the filter is tightened, and no more code can be mapped.
+may read. What is installed beside the system, in somebody's home perhaps, is at /python there. Once
+they are imported the filter is tightened, and no more code can be mapped.
 
 Of resolv.conf directories are bound, not the file, which is replaced, and every directory of the
 chain of symbolic links that lead to it. The directories of our own sockets are there too, to remove
@@ -46,18 +47,27 @@ CAP_SYS_ADMIN = 1 << 21
 
 _BASE = "/tmp"  # any directory that exists everywhere: covered for a moment
 _OLD = "/old"
+_EXPECTED = ("/etc", "/run")  # what slirp4netns's sandbox has, if empty
 _MAX_LINKS = 40
+_SYSTEM = ("/usr", "/lib", "/lib64")
+_PLACE = "/python"
 _PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
 _PACKAGES = ("site-packages", "dist-packages", "lib-dynload", _PYTHON)
 
 
 class Needs:
-    """What must stay in sight: directories by their real paths, and the links that lead there."""
+    """What must stay in sight: directories by their real paths, and the links that lead there.
 
-    __slots__ = ("links", "readable", "removable")
+    moved: directories of modules, as sys.path names them, that get another place, and which.
+    sources: the real path of what is there.
+    """
+
+    __slots__ = ("links", "moved", "readable", "removable", "sources")
 
     def __init__(self) -> None:
         self.links: dict[str, str] = {}
+        self.moved: dict[str, str] = {}
+        self.sources: dict[str, str] = {}
         self.readable: list[str] = []
         self.removable: list[str] = []
 
@@ -67,6 +77,24 @@ class Needs:
         if real != "/" and real not in self.readable and os.path.isdir(real):
             self.readable.append(real)
         return real
+
+    def import_from(self, directory: str) -> None:
+        """Keep modules readable, elsewhere if they are none of the system's."""
+        real = os.path.realpath(directory)
+        if _is_below(real, _SYSTEM):
+            self.read_in(directory)
+        elif os.path.isdir(real) and not _is_below(directory, self.moved):
+            place = self.moved[directory] = f"{_PLACE}/{len(self.moved)}"
+            self.sources[place] = real
+
+    def load_from(self, directory: str) -> None:
+        """Keep libraries readable, but for those that come with modules."""
+        if not _is_below(directory, self.sources.values()):
+            self.read_in(directory)
+
+    def code(self) -> list[str]:
+        """Where the moved directories are now: still at home, where the root could not change."""
+        return [place if os.path.isdir(place) else real for place, real in self.sources.items()]
 
     def read_replaced(self, path: str) -> None:
         """Keep the file readable, also when it or a link on the way to it is replaced."""
@@ -129,10 +157,9 @@ class Sandbox:
         sys.dont_write_bytecode = True  # nowhere to write it
         if config.sandbox:
             needs = self._needs()
-            kept = confine.capabilities() & CAP_NET_BIND_SERVICE
             self._try("no new privileges", confine.set_no_new_privs)
             self._try("mount namespace", lambda: _change_root(needs))
-            self._try("capabilities", lambda: confine.keep_capabilities(kept))
+            self._try("capabilities", _drop_capabilities)
             self._try("Landlock", lambda: self._restrict(needs))
         if config.seccomp:
             self._try("system call filter", self._filter)
@@ -155,8 +182,10 @@ class Sandbox:
 
     def _needs(self) -> Needs:
         needs = Needs()
-        for directory in _code_directories():
-            needs.read_in(directory)
+        for directory in _module_directories():
+            needs.import_from(directory)
+        for directory in _library_directories():
+            needs.load_from(directory)
         needs.link("/lib")
         needs.link("/lib64")
         if self._config.dns:
@@ -169,7 +198,7 @@ class Sandbox:
 
     def _restrict(self, needs: Needs) -> None:
         landlock.restrict(
-            needs.readable,
+            [*needs.readable, *needs.code()],
             needs.removable,
             signals=self._command_pid is not None,
             ports=self._config.api_path is not None,
@@ -191,8 +220,15 @@ class Sandbox:
         self._filtered = True
 
 
-def _code_directories() -> Iterable[str]:
-    """Where modules and libraries that are imported later come from.
+def _drop_capabilities() -> None:
+    """All but binding low ports. In a user namespace of our own, which owns no network, that one is
+    worth nothing; but scripts look for it, slirp4netns's own tests among them.
+    """
+    confine.keep_capabilities(confine.capabilities() & CAP_NET_BIND_SERVICE)
+
+
+def _module_directories() -> Iterable[str]:
+    """Where modules that are imported later come from.
 
     Of sys.path what has the name of an installation: the script's directory, say, may be a home.
     """
@@ -202,9 +238,13 @@ def _code_directories() -> Iterable[str]:
     for entry in sys.path:
         if os.path.basename(entry) in _PACKAGES:
             yield entry
+
+
+def _library_directories() -> set[str]:
+    """Where the libraries that are in use come from."""
     with open("/proc/self/maps", errors="surrogateescape") as maps:
         libraries = {line[line.index("/") :].rstrip("\n") for line in maps if ".so" in line}
-    yield from {os.path.dirname(path) for path in libraries}
+    return {os.path.dirname(path) for path in libraries}
 
 
 def _change_root(needs: Needs) -> None:
@@ -228,6 +268,7 @@ def _change_root(needs: Needs) -> None:
         raise
     oscalls.umount(_OLD, oscalls.MNT_DETACH)
     os.rmdir(_OLD)
+    _import_from_places(needs.moved)
 
 
 def _unshare() -> None:
@@ -266,10 +307,33 @@ def _furnish(needs: Needs) -> None:
         if path not in needs.removable:
             _protect(path)
         bound.append(path)
+    for place, path in needs.sources.items():
+        os.makedirs(place)
+        oscalls.mount(_OLD + path, place, "", oscalls.MS_BIND | oscalls.MS_REC)
+        _protect(place)
+    for path in _EXPECTED:
+        os.makedirs(path, exist_ok=True)
     for path, target in needs.links.items():
         if not _is_below(path, bound):
             os.makedirs(os.path.dirname(path), exist_ok=True)
             os.symlink(target, path)
+
+
+def _import_from_places(moved: dict[str, str]) -> None:
+    """Have the import system look where modules are now."""
+
+    def now(path: str) -> str:
+        for directory, place in moved.items():
+            if _is_below(path, [directory]):
+                return place + path[len(directory) :]
+        return path
+
+    sys.path[:] = map(now, sys.path)
+    for module in list(sys.modules.values()):
+        paths = getattr(module, "__path__", None)
+        if paths is not None:
+            module.__path__ = [now(path) for path in paths]
+    sys.path_importer_cache.clear()
 
 
 def _protect(path: str) -> None:
