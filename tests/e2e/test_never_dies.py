@@ -34,6 +34,7 @@ from lab.topology import REMOTE, Topology
 Attach = Callable[..., Slirp]
 STORM_FRAMES = int(os.environ.get("PYSLIRP_STORM_FRAMES", "200000"))
 STORM_SEED = int(os.environ.get("PYSLIRP_STORM_SEED", "1"))
+STORM_PARTS = max(1, STORM_FRAMES // 1_000_000)
 MAX_GROWTH_BYTES = 64 << 20  # the table of 32,768 flows at its fullest, and what hangs on them
 SHIM = pathlib.Path(__file__).parents[1] / "lab" / "failing.c"
 
@@ -88,20 +89,23 @@ def digest_through(net: Slirp, port: int, size: int, seed: int) -> str:
 @pytest.mark.timeout(3600 if STORM_FRAMES > 1_000_000 else 300)
 def test_a_storm_of_frames(bed: Topology, dns: DnsServer, attach: Attach) -> None:
     """Valid, damaged and random frames of every protocol, as fast as they go."""
-    net = attach(api=True)
+    net = attach("--enable-ipv6", api=True)
     serves(bed, net)
     before = usage(net.pid).pss_bytes
     with serve(bed.remote.listen(), echo) as port, net.guest.connect(REMOTE, port) as kept:
         kept.settimeout(30)
         kept.sendall(b"before")
         assert receive_exactly(kept, 6) == b"before"
-        taken = storm.storm(net.guest, STORM_FRAMES, STORM_SEED)
-        kept.sendall(b"behind")
-        assert receive_exactly(kept, 6) == b"behind"
+        taken = 0
+        for part in range(STORM_PARTS):
+            taken += storm.storm(net.guest, STORM_FRAMES // STORM_PARTS, STORM_SEED + part)
+            kept.sendall(b"behind")
+            assert receive_exactly(kept, 6) == b"behind"
     net.request("list_hostfwd")
     counters = stats(net)
     print(f"storm: {taken} of {STORM_FRAMES} frames sent, {counters['frames_from_guest']} read")
     assert counters["frames_from_guest"] > STORM_FRAMES // 10
+    assert counters["frames_to_guest"] > STORM_FRAMES // 1000  # it had to do with them
     serves(bed, net)
     grown = usage(net.pid).pss_bytes - before
     print(f"storm: {before >> 20} MB before, {grown >> 20} MB more after")
@@ -125,14 +129,14 @@ def test_more_connections_than_descriptors(
             client.connect_ex((REMOTE, port))
         time.sleep(1)
         net.request("list_hostfwd")
-        assert sum(answers(client) for client in clients[:64]) >= 32
+        assert sum(answers(client) for client in clients[:64]) >= 10  # of 16 that may be opening
     serves(bed, net)
     net.request("list_hostfwd")
 
 
 def answers(client: socket.socket) -> bool:
     """Whether there is an echo server at the other end."""
-    client.settimeout(2)
+    client.settimeout(0.5)
     try:
         client.sendall(b"x")
         return client.recv(1) == b"x"
@@ -140,14 +144,21 @@ def answers(client: socket.socket) -> bool:
         return False
 
 
-def test_one_allocation_in_three_fails(bed: Topology, dns: DnsServer, attach: Attach) -> None:
-    """Connections wait, or are refused; those that were served got every byte."""
+@pytest.fixture(scope="module")
+def failing(bed: Topology) -> str:
+    """The library under which allocations of the data plane fail."""
     library = bed.workdir / "failing.so"
-    subprocess.run(
-        ["gcc", "-O1", "-shared", "-fPIC", "-o", str(library), str(SHIM), "-ldl"], check=True
-    )
+    compiled = ["gcc", "-O1", "-Wall", "-shared", "-fPIC", "-o", str(library), str(SHIM), "-ldl"]
+    subprocess.run(compiled, check=True)
     library.chmod(0o755)
-    preload = ["env", f"LD_PRELOAD={library}", "FAIL_EVERY=3", *default_command()]
+    return str(library)
+
+
+def test_one_allocation_in_three_fails(
+    bed: Topology, dns: DnsServer, attach: Attach, failing: str
+) -> None:
+    """Connections wait, or are refused; those that were served got every byte."""
+    preload = ["env", f"LD_PRELOAD={failing}", "FAIL_EVERY=3", *default_command()]
     net = attach(api=True, command=preload)
     size = 1 << 20
     with serve(bed.remote.listen(), echo) as port:
@@ -158,6 +169,16 @@ def test_one_allocation_in_three_fails(bed: Topology, dns: DnsServer, attach: At
     assert len(whole) >= 12, ended
     assert set(whole) <= {digest_of(size, seed) for seed in range(16)}
     serves(bed, net)
+
+
+def test_every_allocation_fails(bed: Topology, attach: Attach, failing: str) -> None:
+    """Nothing can be carried; the API and the counters tell."""
+    preload = ["env", f"LD_PRELOAD={failing}", "FAIL_EVERY=1", *default_command()]
+    net = attach(api=True, command=preload)
+    with bed.remote.listen() as listener, pytest.raises(OSError, match="timed out"):
+        net.guest.connect(REMOTE, listener.getsockname()[1], timeout=2)
+    net.request("list_hostfwd")
+    assert stats(net)["drop_flows_full"] > 0
 
 
 # Time

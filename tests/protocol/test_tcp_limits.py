@@ -195,3 +195,19 @@ def test_flow_entry_is_reused(tcp: Tcp) -> None:
     tcp.stack.host_event(ref, 7, tcp.clock.now_us)
     assert tcp.stat("host_stale_events") == 1
     assert second.state == "ESTABLISHED"
+
+
+@pytest.mark.parametrize(("flows", "wait_us"), [(2, 10_000), (130, 30_000)])
+def test_who_waits_for_memory_asks_the_rarer_the_more_there_are(
+    make_tcp: Callable[..., Tcp], flows: int, wait_us: int
+) -> None:
+    """10 ms, and as much again for every 64 flows: all together stay below 6,400 a second."""
+    tcp = make_tcp(memory_bytes=1 << 20, tcp_buffer_bytes=4 << 20)
+    greedy, *_, poor = [tcp.established() for _ in range(flows)]
+    greedy.send(". 1:1(0) ack 1 win 65535")
+    greedy.feed(bytes(2 << 20))
+    poor.feed(b"x")
+    deadline = tcp.stack.next_deadline()
+    assert deadline is not None
+    assert wait_us <= deadline - tcp.clock.now_us <= wait_us + 2000
+    greedy.drain()

@@ -6,7 +6,7 @@ from libc.string cimport memcmp, memcpy, memset
 from .flow cimport LRU_HALF_OPEN, LRU_PING, LRU_UDP, SLAB_FLOWS
 from .fuzz cimport CALL_LINK_SEND, SOCKETS_MAX, Conn, Socket, broken, host_byte, sum16
 from .fuzz_guest cimport conn_find, conn_forwarded, conn_takes_syn
-from .linux cimport EAGAIN
+from .linux cimport EAGAIN, EINPROGRESS
 from .seq cimport seq_gt, seq_le, seq_t
 from .stats cimport CTR_FRAMES_FROM_GUEST, DROP_COUNT
 from .tcp cimport TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN
@@ -253,7 +253,8 @@ cdef void check_ack(World *w, Conn *conn, const uint8_t *p) noexcept nogil:
             conn.edge = 0
         for i in range(SOCKETS_MAX):
             s = &w.sockets[i]
-            if flags & TCP_SYN and s.kind and s.fd == conn.fd and s.connect_result:
+            if (flags & TCP_SYN and s.kind and s.fd == conn.fd
+                    and s.connect_result == -EINPROGRESS):
                 broken(w, "a SYN-ACK before the host has connected")
     elif flags & TCP_SYN and ack != conn.isn + 1:
         conn.tainted = True             # of a SYN whose number is not kept any more

@@ -35,7 +35,7 @@ cdef enum:
     START_US = 1000000000
     SERVE_ROUNDS_MAX = 100000
     ACK_ROUNDS_MAX = 64
-    DEADLINES_MAX = 40000           # until a world has to have come to rest
+    DEADLINES_MAX = 400000          # until a world has to have come to rest
     STUCK_MAX = 64                  # deadlines in the past, one after another
     FORWARDS_MAX = 8
     HOLD = 0x80

@@ -49,7 +49,7 @@ between hosts:
 """
 from libc.stdint cimport uint8_t, uint32_t
 
-from .conn cimport Flow, FlowKey
+from .conn cimport Flow, FlowKey, TcpConn
 from .ctx cimport Ctx
 
 
@@ -148,4 +148,5 @@ cdef bint tcp_shed_half_open(Ctx *c) noexcept nogil
 cdef void tcp_unhash(Ctx *c, Flow *flow) noexcept nogil
 cdef void tcp_free(Ctx *c, Flow *flow) noexcept nogil
 cdef Flow *tcp_alloc(Ctx *c, const FlowKey *key) noexcept nogil
+cdef void tcp_retry_later(Ctx *c, TcpConn *t) noexcept nogil
 cdef bint tcp_is_passing(int error) noexcept nogil

@@ -4,7 +4,7 @@ from libc.stdint cimport uint32_t
 from libc.stdlib cimport abort, free
 
 from .blocks cimport queue_clear
-from .conn cimport FLOW_TCP
+from .conn cimport FLOW_TCP, TcpConn
 from .flow cimport (
     LRU_HALF_OPEN, LRU_TCP, LRU_TIME_WAIT, flow_alloc, flow_free, flow_set_class, flow_unhash,
 )
@@ -12,6 +12,7 @@ from .ctx cimport touch
 from .linux cimport EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC
 from .stats cimport CTR_HALF_OPEN_EVICTED, CTR_TCP_OPENED, stats_count
 from .timers cimport timer_cancel
+from .wire cimport usec_t
 
 cdef enum:
     TIME_WAIT_RESERVE = 128         # places: for a batch of frames and one of forwards' clients
@@ -129,6 +130,13 @@ cdef Flow *tcp_alloc(Ctx *c, const FlowKey *key) noexcept nogil:
         tcp_shed_half_open(c)
     shed_time_wait(c)
     return flow_alloc(&c.flows, key, FLOW_TCP)
+
+
+cdef void tcp_retry_later(Ctx *c, TcpConn *t) noexcept nogil:
+    """Means were out, and no event will tell when they are there again. The more flows there are,
+    the later, so that all together ask no more than 6,400 times a second.
+    """
+    t.retry_due_us = c.now_us + TCP_RETRY_US * (1 + <usec_t>c.flows.n_flows // 64)
 
 
 cdef bint tcp_is_passing(int error) noexcept nogil:

@@ -18,8 +18,9 @@ from .stats cimport CTR_DNS_FAILOVERS, CTR_FORWARDS_ACCEPTED, CTR_TCP_CONNECT_FA
 from .tcp cimport (
     HOST_CLOSED, HOST_CONNECTING, HOST_OPEN, TCP_CLOSED, TCP_CLOSE_WAIT, TCP_CWND_OPEN,
     TCP_DELACK_US, TCP_ESTABLISHED, TCP_HANDSHAKE_TIMEOUT_US, TCP_MSS_DEFAULT, TCP_MSS_DEFAULT6,
-    TCP_RETRY_US, TCP_RTO_INITIAL_US, TCP_SYN_SENT, TCP_TIME_WAIT, tcp_alloc, tcp_close_host,
-    tcp_end, tcp_free, tcp_is_passing, tcp_set_state, tcp_shed_half_open, tcp_window_shift,
+    TCP_RTO_INITIAL_US, TCP_SYN_SENT, TCP_TIME_WAIT, tcp_alloc, tcp_close_host,
+    tcp_end, tcp_free, tcp_is_passing, tcp_retry_later, tcp_set_state, tcp_shed_half_open,
+    tcp_window_shift,
 )
 from .tcp_out cimport (
     tcp_init_sequence, tcp_output, tcp_send_room, tcp_send_rst, tcp_send_syn, tcp_unsent,
@@ -216,7 +217,7 @@ cdef bint pull_from_host(Ctx *c, Flow *flow) noexcept nogil:
     count = queue_reserve_iov(&c.pool, &t.sq, want, iov)
     want = 0
     if count == 0:
-        t.retry_due_us = c.now_us + TCP_RETRY_US        # the pool is empty: others will give back
+        tcp_retry_later(c, t)                           # the pool is empty: others will give back
         return False
     for i in range(count):
         want += <uint32_t>iov[i].iov_len
@@ -227,7 +228,7 @@ cdef bint pull_from_host(Ctx *c, Flow *flow) noexcept nogil:
             t.readable = False                          # hostops.pxd: that was all
         return True
     if tcp_is_passing(<int>-got):
-        t.retry_due_us = c.now_us + TCP_RETRY_US        # no event will tell when it works again
+        tcp_retry_later(c, t)
         return False
     t.readable = False
     if got == 0:

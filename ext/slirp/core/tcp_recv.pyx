@@ -9,7 +9,7 @@ from .conn cimport TcpConn
 from .linux cimport EAGAIN, iovec
 from .seq cimport seq_gt, seq_le, seq_lt, seq_min, seq_t
 from .stats cimport DROP_NONE, DROP_TCP_OUT_OF_WINDOW, DROP_TCP_REASSEMBLY_FULL
-from .tcp cimport HOST_OPEN, TCP_RETRY_US, tcp_end, tcp_is_passing
+from .tcp cimport HOST_OPEN, tcp_end, tcp_is_passing, tcp_retry_later
 from .tcp_out cimport tcp_send_rst
 from .tcp_sack cimport ranges_add, ranges_bytes, ranges_trim
 
@@ -20,7 +20,7 @@ cdef void not_sent(Ctx *c, Flow *flow, int error) noexcept nogil:
     """
     cdef TcpConn *t = &flow.body.tcp
     if tcp_is_passing(error):
-        t.retry_due_us = c.now_us + TCP_RETRY_US        # no event will tell when it works again
+        tcp_retry_later(c, t)
         return
     t.writable = False
     if error != EAGAIN:
