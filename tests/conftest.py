@@ -12,8 +12,9 @@ from lab.topology import why_not
 
 
 def pytest_configure() -> None:
-    """Whoever starts us in the background may have us ignore SIGINT; those we start must not."""
+    """Who starts us in the background may have us ignore these signals; whom we start must not."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
