@@ -237,6 +237,16 @@ def test_flow_table_full_of_connections(make_tcp: Callable[..., Tcp]) -> None:
     tcp.dropped(Drop.DROP_FLOWS_FULL)
 
 
+def test_error_about_what_the_guest_cannot_have_sent(lan: Lan) -> None:
+    """Of the other family: it would be quoted as a datagram of this one. The fuzzer's find."""
+    socket = lan.mapped()
+    socket.report(errno.EHOSTUNREACH, 3, 1, bytes.fromhex("20010db8" + "00" * 12), 53)
+    assert lan.stat("icmp_errors_sent") == 0
+    socket.report(errno.EHOSTUNREACH, 3, 1, WORLD, 53)
+    assert lan.stat("icmp_errors_sent") == 1
+    lan.next()
+
+
 def test_late_event_for_a_mapping_that_is_gone(lan: Lan) -> None:
     socket = lan.mapped()
     lan.advance(UNREPLIED_S + 1)

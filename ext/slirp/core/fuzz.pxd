@@ -61,6 +61,7 @@ cdef struct Socket:
     uint8_t kind                    # SOCKET_*; 0: free
     int fd
     uint64_t ref
+    bint v6
     int conn                        # whose stream it carries; -1: nobody knows
     int connect_result              # 0, -EINPROGRESS or -errno
     bint shut

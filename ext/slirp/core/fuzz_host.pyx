@@ -298,6 +298,8 @@ cdef int world_udp_open(void *impl, uint64_t ref, bint v4, const Addr *peer_addr
     cdef World *w = <World *>impl
     cdef int error = fault(w, CALL_UDP_OPEN)
     cdef Socket *s = NULL if error else socket_open(w, SOCKET_DGRAM, ref)
+    if s != NULL:
+        s.v6 = not v4
     return -error if error else -EMFILE if s == NULL else s.fd
 
 
@@ -305,6 +307,8 @@ cdef int world_ping_open(void *impl, uint64_t ref, bint v4) noexcept nogil:
     cdef World *w = <World *>impl
     cdef int error = fault(w, CALL_PING_OPEN)
     cdef Socket *s = NULL if error else socket_open(w, SOCKET_DGRAM, ref)
+    if s != NULL:
+        s.v6 = not v4
     return -error if error else -EMFILE if s == NULL else s.fd
 
 
@@ -334,7 +338,7 @@ cdef ssize_t world_dgram_recv(void *impl, int fd, Datagram *datagram) noexcept n
         return -EAGAIN
     s.n_datagrams -= 1
     waiting = s.datagrams[s.n_datagrams]
-    fuzz_address(&datagram.peer_addr, waiting.peer)
+    fuzz_address(&datagram.peer_addr, (waiting.peer & 15) + (16 if s.v6 else 0))
     datagram.peer_port = waiting.port
     datagram.length = waiting.length
     datagram.segment_bytes = waiting.segment_bytes

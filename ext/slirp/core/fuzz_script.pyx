@@ -270,7 +270,8 @@ cdef void op_forward(World *w) noexcept nogil:
     s = socket_open(w, SOCKET_BOUND if how & 2 else SOCKET_LISTEN, 0)
     if s == NULL:
         return
-    fuzz_address(&guest, (0 if how & 4 else 5) + (16 if how & 0x80 and w.c.conf.ip6 else 0))
+    s.v6 = how & 0x80 and w.c.conf.ip6
+    fuzz_address(&guest, (0 if how & 4 else 5) + (16 if s.v6 else 0))
     index = stack_add_forward(w.c, proto, s.fd, &guest, 5000 + (how >> 3 & 3))
     if index < 0:
         s.kind = 0                  # still the caller's, who closes it

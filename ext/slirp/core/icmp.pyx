@@ -292,7 +292,9 @@ cdef void icmp_take_errors(Ctx *c, Flow *flow, uint32_t *mtu) noexcept nogil:
         elif flow.kind == FLOW_PING:
             error_for_ping(c, flow, &error)
         elif flow.kind == FLOW_UDP:
-            icmp_error_for_udp(c, flow, &error.peer_addr, error.peer_port, &error)
+            # Of a datagram that the guest can have sent
+            if addr_is4(&error.peer_addr) == addr_is4(&flow.key.guest_addr):
+                icmp_error_for_udp(c, flow, &error.peer_addr, error.peer_port, &error)
         else:
             icmp_error_for_udp(c, flow, &flow.key.dest_addr, flow.key.dest_port, &error)
 
