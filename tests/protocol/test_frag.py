@@ -118,14 +118,11 @@ def test_overlap_ends_the_datagram(lan: Lan, dst: bytes, at: int, length: int) -
 def test_two_ends(lan: Lan, dst: bytes) -> None:
     datagram = echo_datagram(dst)
     header = header_of(datagram)
-    for ident, pieces in enumerate(
-        (
-            [fragment(header, bytes(16), 64, False, 1), fragment(header, bytes(16), 96, False, 1)],
-            [fragment(header, bytes(16), 64, False, 2), fragment(header, bytes(16), 96, True, 2)],
-            [fragment(header, bytes(16), 96, True, 3), fragment(header, bytes(16), 64, False, 3)],
-        )
+    for pieces in (
+        [fragment(header, bytes(16), 64, False, 1), fragment(header, bytes(16), 96, False, 1)],
+        [fragment(header, bytes(16), 64, False, 2), fragment(header, bytes(16), 96, True, 2)],
+        [fragment(header, bytes(16), 96, True, 3), fragment(header, bytes(16), 64, False, 3)],
     ):
-        assert ident < len(pieces) + 1
         send(lan, *pieces)
         lan.dropped(Drop.DROP_FRAG_OVERLAP)
 

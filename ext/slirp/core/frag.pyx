@@ -16,8 +16,8 @@ from .wire cimport ETH_ALEN, addr_eq, store_be16, usec_t
 cdef enum:
     FRAG_MEMORY_MAX = 1 << 20
     FRAG_CAPACITY_MIN = 4096
-    FRAG4_TIMEOUT_US = 30000000     # RFC 791 3.2 begins with 15 s, RFC 1122 3.3.2 wants 60 at least
-                                    # of those who fill gaps by waiting: nothing here can be late
+    FRAG4_TIMEOUT_US = 30000000     # RFC 791 3.2 begins with 15 s; RFC 1122 3.3.2 says 60 to 120,
+                                    # for a network: on a link in memory nothing comes so late
     FRAG6_TIMEOUT_US = 60000000     # RFC 8200 4.5
 
 
