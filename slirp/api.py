@@ -20,6 +20,7 @@ from slirp.errors import SlirpError
 from slirp.forwards import Forwards
 
 MAX_REQUEST_BYTES = 65536
+_MAX_DISCARDED_BYTES = 256 * MAX_REQUEST_BYTES  # of a request that is too large, read all the same
 REQUEST_TIMEOUT_S = 10.0
 MAX_CLIENTS = 1024  # connections at a time; some clients publish hundreds of ports in a row
 _PAUSE_S = 0.2  # a client that has written nothing for so long has written all
@@ -99,10 +100,17 @@ async def _read_request(reader: asyncio.StreamReader) -> bytes:
 
 
 async def _discard(reader: asyncio.StreamReader) -> None:
-    """Read on while more comes, for a client that must have written all before it reads."""
+    """Read on while more comes, for a client that must have written all before it reads; not for
+    ever, for one that never ends.
+    """
+    left = _MAX_DISCARDED_BYTES
     try:
-        while await asyncio.wait_for(reader.read(MAX_REQUEST_BYTES), _PAUSE_S):
-            pass
+        while left > 0:
+            async with asyncio.timeout(_PAUSE_S):
+                chunk = await reader.read(MAX_REQUEST_BYTES)
+            if not chunk:
+                break
+            left -= len(chunk)
     except TimeoutError:
         pass
 

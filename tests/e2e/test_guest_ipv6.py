@@ -139,6 +139,8 @@ def test_host_loopback(bed: Topology, attach: Attach) -> None:
     with serve(bed.host.listen("::1"), echo) as port:
         open_net, closed_net = attach("-6"), attach("-6", "--disable-host-loopback")
         assert greet(open_net.guest, GATEWAY6, port).startswith(PREFIX)
+        with pytest.raises(OSError, match="Network is unreachable"):
+            greet(closed_net.guest, GATEWAY6, port)
         for address in (GATEWAY6, DNS6, "fe80::2%tap0", "::ffff:127.0.0.1", "::ffff:10.0.2.2"):
             with pytest.raises(OSError):  # noqa: PT011 (of which kind is the kernel's business)
                 greet(closed_net.guest, address, port)

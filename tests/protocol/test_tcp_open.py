@@ -473,7 +473,7 @@ def test_mappings_do_not_take_time_waits_reserve_for_good(make_tcp: Callable[...
 
 
 @pytest.mark.parametrize(("dest", "port"), [(DNS, 80), (DNS, 53)])
-def test_forbidden_is_reset(tcp: Tcp, dest: bytes, port: int) -> None:
+def test_what_nobody_serves_is_reset(tcp: Tcp, dest: bytes, port: int) -> None:
     """fwd.pxd's policy says no (no resolver is known here): RST, no connect()."""
     g = tcp.peer(dest=dest, dest_port=port)
     g.send("S 0:0(0) <mss 1460>")

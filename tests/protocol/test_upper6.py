@@ -67,7 +67,10 @@ def test_tcp_to_the_closed_gateway(make_tcp: Callable[..., Tcp]) -> None:
     g = tcp.peer(dest=GATEWAY6)
     g.send("S 0:0(0)")
     tcp.dropped(Drop.DROP_TCP_FORBIDDEN)
-    g.expect("R. 0:0(0) ack 1")
+    datagram = tcp.stray.popleft()
+    assert datagram[8:24] == GATEWAY6
+    assert tuple(datagram[40:42]) == (1, 0)  # no route: the guest's connect() gives ENETUNREACH
+    tcp.at_rest()
 
 
 @pytest.mark.parametrize("dns", [DNS, DNS6])

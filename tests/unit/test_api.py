@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import json
 import os
@@ -262,6 +263,23 @@ async def test_large_requests(client: Client) -> None:
     # the client writes all before it reads, and must not find a broken pipe
     assert await client.exchange(padded(100 * api.MAX_REQUEST_BYTES)) == refusal
     assert await client.exchange(padded(api.MAX_REQUEST_BYTES + 1), shut_down=False) == refusal
+
+
+async def test_request_without_end(table: Forwards, tmp_path: pathlib.Path) -> None:
+    """`cat /dev/zero | ncat -U`, as in slirp4netns's own tests: the reply is there to be read."""
+    path = str(tmp_path / "api")
+    server = api.Server(table, lambda _: None)
+    async with await asyncio.start_unix_server(server.serve, path):
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.setblocking(False)
+            client.connect(path)
+            async with asyncio.timeout(5):
+                with contextlib.suppress(ConnectionError):
+                    while True:
+                        await loop.sock_sendall(client, bytes(api.MAX_REQUEST_BYTES))
+                reply = await loop.sock_recv(client, 1000)
+    assert reply == b'{"error":{"desc":"bad request: too large message"}}'
 
 
 async def test_whoever_may_not_ask_is_told_so(table: Forwards, tmp_path: pathlib.Path) -> None:

@@ -5,7 +5,8 @@ The gateway's address stands for the host's loopback, the DNS address (port 53) 
 servers, in their order, less those that did not answer lately: they are tried last. The rest of the
 subnet and all that is no unicast address is nowhere. Everything else is the world and is reached
 under its own address. Both families alike; an IPv6 gateway answers to its link-local address too
-(RFC 4861 6.1.2).
+(RFC 4861 6.1.2). What policy closes looks to TCP as with slirp4netns, whose own tests ask for it; a
+datagram is refused at once.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
@@ -19,7 +20,9 @@ cdef enum Route:
     ROUTE_WORLD = 0
     ROUTE_LOOPBACK              # the gateway's address: 127.0.0.1 of the host
     ROUTE_DNS                   # a name server of the host
-    ROUTE_FORBIDDEN             # ours, but closed by policy
+    ROUTE_REFUSED               # ours, but nobody serves there
+    ROUTE_LOOPBACK_CLOSED       # by policy: to TCP the network is unreachable
+    ROUTE_DNS_CLOSED            # by policy: TCP gets no answer
     ROUTE_NOWHERE               # no unicast address, or one of the subnet that nobody has
 
 

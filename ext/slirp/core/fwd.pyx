@@ -78,17 +78,19 @@ cdef void fwd_route(Ctx *c, const Addr *dest, uint16_t port, Target *target) noe
     target.port = port
     target.addr = dest[0]
     if fwd_is_dns(c, dest) and port == DNS_PORT:
-        if c.conf.dns_enabled and c.n_dns:
+        if not c.conf.dns_enabled:
+            target.route = ROUTE_DNS_CLOSED
+        elif c.n_dns:
             target.route = ROUTE_DNS
             memset(&target.tries, 0, sizeof(DnsTries))
             fwd_dns_next(c, &target.tries, &target.addr)
         else:
-            target.route = ROUTE_FORBIDDEN
+            target.route = ROUTE_REFUSED
     elif fwd_is_ours(c, dest):
         set_loopback(&target.addr, addr_is4(dest))
-        target.route = ROUTE_FORBIDDEN
-        if c.conf.host_loopback and fwd_is_gateway(c, dest):
-            target.route = ROUTE_LOOPBACK
+        target.route = ROUTE_REFUSED
+        if fwd_is_gateway(c, dest):
+            target.route = ROUTE_LOOPBACK if c.conf.host_loopback else ROUTE_LOOPBACK_CLOSED
     elif (not fwd_is_unicast(c, dest) or fwd_in_subnet(c, dest)
           or not addr_is4(dest) and addr_is_link_local6(dest)):
         target.route = ROUTE_NOWHERE

@@ -56,7 +56,7 @@ cpdef enum Drop:
     DROP_TCP_MALFORMED
     DROP_TCP_BAD_CHECKSUM
     DROP_TCP_NO_CONNECTION              # RFC 9293 3.10.7.1: answered with RST where due
-    DROP_TCP_FORBIDDEN                  # policy, answered with RST
+    DROP_TCP_FORBIDDEN                  # policy, or nobody serves there
     DROP_TCP_HOST_REFUSED               # connect() failed at once; answered with RST or ICMP
     DROP_TCP_CONNECTING                 # the host side is still connecting: silence
     DROP_TCP_OUT_OF_WINDOW              # RFC 9293 3.10.7.4 first: answered with ACK

@@ -7,10 +7,13 @@ from .blocks cimport queue_clear, queue_consume
 from .conn cimport FLOW_TCP, Flow, FlowKey, TcpConn
 from .ctx cimport touch
 from .flow cimport LRU_HALF_OPEN, flow_handle, flow_lookup
-from .fwd cimport ROUTE_DNS, ROUTE_FORBIDDEN, ROUTE_NOWHERE, Target, fwd_nowhere, fwd_route
+from .fwd cimport (
+    ROUTE_DNS, ROUTE_LOOPBACK, ROUTE_LOOPBACK_CLOSED, ROUTE_NOWHERE, ROUTE_REFUSED, ROUTE_WORLD,
+    Route, Target, fwd_nowhere, fwd_route,
+)
 from .hostops cimport OPTION_TOS, REF_FLOW, ref_make
 from .icmp cimport icmp_error
-from .icmp6 cimport ICMP_HOST_UNREACHABLE, ICMP_UNREACHABLE
+from .icmp6 cimport ICMP_HOST_UNREACHABLE, ICMP_NET_UNREACHABLE, ICMP_UNREACHABLE
 from .ip cimport ip_csum_ok
 from .linux cimport EMFILE
 from .seq cimport seq_gt, seq_in, seq_le, seq_lt, seq_max
@@ -78,6 +81,18 @@ cdef inline void take_class(Ctx *c, Flow *flow, uint8_t tos) noexcept nogil:
         c.host.set_option(c.host.impl, flow.fd, OPTION_TOS, flow.body.tcp.tos)
 
 
+cdef Drop refuse_syn(Ctx *c, const Segment *seg, Route route) noexcept nogil:
+    """There is nothing to connect to (fwd.pxd); to ROUTE_DNS_CLOSED, silence."""
+    if route == ROUTE_NOWHERE:
+        icmp_error(c, seg.ip, ICMP_UNREACHABLE, ICMP_HOST_UNREACHABLE)
+        return fwd_nowhere(seg.ip)
+    if route == ROUTE_REFUSED:
+        tcp_send_rst_for(c, seg)
+    elif route == ROUTE_LOOPBACK_CLOSED:
+        icmp_error(c, seg.ip, ICMP_UNREACHABLE, ICMP_NET_UNREACHABLE)
+    return DROP_TCP_FORBIDDEN
+
+
 cdef Drop tcp_accept_syn(Ctx *c, const FlowKey *key, const Segment *seg) noexcept nogil:
     """RFC 9293 3.10.7.2, LISTEN: every port of the world listens. Text on a SYN (RFC 7413) is not
     taken: it comes again.
@@ -87,12 +102,8 @@ cdef Drop tcp_accept_syn(Ctx *c, const FlowKey *key, const Segment *seg) noexcep
     cdef TcpConn *t
     cdef int fd
     fwd_route(c, &key.dest_addr, key.dest_port, &target)
-    if target.route == ROUTE_NOWHERE:
-        icmp_error(c, seg.ip, ICMP_UNREACHABLE, ICMP_HOST_UNREACHABLE)
-        return fwd_nowhere(seg.ip)
-    if target.route == ROUTE_FORBIDDEN:
-        tcp_send_rst_for(c, seg)
-        return DROP_TCP_FORBIDDEN
+    if target.route not in (ROUTE_WORLD, ROUTE_LOOPBACK, ROUTE_DNS):
+        return refuse_syn(c, seg, target.route)
     flow = tcp_alloc(c, key)
     if flow == NULL:
         return DROP_FLOWS_FULL

@@ -10,8 +10,8 @@ from .flow cimport (
     LRU_UDP, flow_alloc, flow_free, flow_handle, flow_lookup, flow_set_class, flow_unhash, flow_use,
 )
 from .fwd cimport (
-    ROUTE_FORBIDDEN, ROUTE_NOWHERE, ROUTE_WORLD, Target, fwd_at,
-    fwd_for_guest, fwd_guest_view, fwd_nowhere, fwd_route,
+    ROUTE_DNS_CLOSED, ROUTE_LOOPBACK_CLOSED, ROUTE_NOWHERE, ROUTE_REFUSED, ROUTE_WORLD, Target,
+    fwd_at, fwd_for_guest, fwd_guest_view, fwd_nowhere, fwd_route,
 )
 from .hostops cimport EVENT_ERROR, REF_FLOW, Datagram, HostError, ref_make
 from .icmp cimport icmp_error, icmp_error_for_udp, icmp_take_errors
@@ -143,7 +143,7 @@ cdef Drop udp_find(Ctx *c, const IpHdr *ip, FlowKey *key, Flow **out) noexcept n
     cdef Flow *flow = flow_lookup(&c.flows, key)
     if flow == NULL:
         fwd_route(c, &ip.dst, key.dest_port, &target)
-        if target.route == ROUTE_FORBIDDEN:
+        if target.route in (ROUTE_REFUSED, ROUTE_LOOPBACK_CLOSED, ROUTE_DNS_CLOSED):
             icmp_error(c, ip, ICMP_UNREACHABLE, ICMP_PORT_UNREACHABLE)
             return DROP_UDP_FORBIDDEN
         if target.route == ROUTE_NOWHERE:
