@@ -19,7 +19,13 @@ from lab.topology import REMOTE, Topology
 
 Attach = Callable[..., Slirp]
 LONG_TEXT = "".join(f"{number:05}" for number in range(600))
-RECORDS = {"example.test": "192.0.2.80", "remote.test": REMOTE, "long.test": LONG_TEXT}
+HUGE_TEXT = "".join(f"{number:05}" for number in range(790))
+RECORDS = {
+    "example.test": "192.0.2.80",
+    "remote.test": REMOTE,
+    "long.test": LONG_TEXT,
+    "huge.test": HUGE_TEXT,
+}
 HERE = pathlib.Path(__file__).parent
 
 

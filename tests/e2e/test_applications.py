@@ -18,7 +18,7 @@ import pytest
 from lab.daemons import Slirp
 from lab.namespaces import Namespace, owns_all_ids
 from lab.servers import DnsServer, blocks, digest_of
-from lab.topology import HOST, REMOTE, Guest, Topology
+from lab.topology import HOST, REMOTE, REMOTE6, Guest, Topology
 
 Attach = Callable[..., Slirp]
 BULK_BYTES = 32 << 20
@@ -273,6 +273,23 @@ def test_iperf3(bed: Topology, net: Slirp, options: tuple[str, ...]) -> None:
             assert stream["udp"]["lost_percent"] < 50
         else:
             assert stream["receiver"]["bytes"] > 0
+
+
+@pytest.mark.parametrize("options", [(), ("--reverse",)], ids=["up", "down"])
+@pytest.mark.beyond
+def test_iperf3_over_ipv6_at_the_speed_of_ipv4(
+    bed: Topology, attach: Attach, options: tuple[str, ...]
+) -> None:
+    """It is the same code but for 20 bytes; half is allowed to a machine with other work."""
+    net = attach("--mtu=65520", "-6")
+    speeds: dict[str, list[float]] = {REMOTE: [], REMOTE6: []}
+    with running(bed.remote, 5201, "iperf3", "--server"):
+        for address in (REMOTE, REMOTE6) * 2:
+            run = ("iperf3", "--client", address, "--time=1", "--json", *options)
+            report = json.loads(net.guest.run(*run).stdout)
+            assert "error" not in report
+            speeds[address].append(report["end"]["sum_received"]["bits_per_second"])
+    assert max(speeds[REMOTE6]) > max(speeds[REMOTE]) / 2, speeds
 
 
 # Many connections

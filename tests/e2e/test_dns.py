@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -31,6 +32,21 @@ def test_truncated_answer_is_fetched_over_tcp(dns: DnsServer, net: Slirp) -> Non
     answer = dig(net.guest, "long.test", "TXT")
     assert len(answer.replace('"', "").replace(" ", "")) == LONG_ANSWER_BYTES
     assert dns.queries["tcp"] == before + 1
+
+
+@pytest.mark.parametrize("transport", ["+notcp", "+tcp"])
+def test_answer_of_4000_bytes(dns: DnsServer, net: Slirp, transport: str) -> None:
+    """By UDP it comes in three fragments to the host, and from it to the guest."""
+    before = dict(dns.queries)
+    run = ("dig", f"@{DNS}", "+bufsize=4096", "+tries=1", "+time=3", transport, "+ignore")
+    report = net.guest.run(*run, "huge.test", "TXT").stdout
+    received = re.search(r"MSG SIZE  rcvd: (\d+)", report)
+    assert received
+    assert int(received[1]) >= 4000
+    text = "".join(re.findall(r'"(\d+)"', report))
+    assert text == "".join(f"{number:05}" for number in range(790))
+    asked = {"+notcp": "udp", "+tcp": "tcp"}[transport]
+    assert dns.queries == {**before, asked: before[asked] + 1}
 
 
 def test_unknown_name_stays_unknown(dns: DnsServer, net: Slirp) -> None:

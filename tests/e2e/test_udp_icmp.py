@@ -48,6 +48,29 @@ def test_large_datagram_at_a_large_mtu(bed: Topology, attach: Attach, size: int)
         exchange(guest, server, b"z" * size)
 
 
+@pytest.mark.parametrize("mtu", ["1500", "65520"])
+def test_nc_sends_60000_bytes_there_and_back(bed: Topology, attach: Attach, mtu: str) -> None:
+    """nc makes datagrams of 16 KiB of them; a datagram of 60,000 bytes goes whole beside it."""
+    net = attach(f"--mtu={mtu}")
+    text = "".join(f"{number:06}" for number in range(10_000))
+    with bed.remote.bind_udp(REMOTE) as server, net.guest.bind_udp() as guest:
+        exchange(guest, server, text.encode())
+
+        def answer() -> None:
+            left = len(text)
+            while left:
+                piece, client = server.recvfrom(65536)
+                server.sendto(piece, client)
+                left -= len(piece)
+
+        echoing = threading.Thread(target=answer)
+        echoing.start()
+        port = str(server.getsockname()[1])
+        done = net.guest.run("nc", "-u", "-w1", REMOTE, port, input=text)
+        echoing.join()
+    assert done.stdout == text
+
+
 def test_a_socket_keeps_its_source_for_all_destinations(bed: Topology, net: Slirp) -> None:
     with (
         bed.remote.bind_udp(REMOTE) as first,
@@ -111,7 +134,7 @@ def ping(net: Slirp, address: str, *options: str) -> str:
 
 
 @pytest.mark.parametrize("address", [GATEWAY, REMOTE])
-@pytest.mark.parametrize("size", [0, 56, 1472])
+@pytest.mark.parametrize("size", [0, 56, 1472, 1473, 65507])
 def test_ping(net: Slirp, address: str, size: int) -> None:
     assert " 0% packet loss" in ping(net, address, "-s", str(size))
 

@@ -152,13 +152,14 @@ def serve_http(listener: socket.socket, size: int) -> Iterator[int]:
 TYPE_A, TYPE_TXT = 1, 16
 RCODE_NAME_ERROR = 3
 UDP_ANSWER_BYTES = 512
+EDNS_OPTION = struct.pack("!BHHIH", 0, 41, 4096, 0, 0)
 
 
 class DnsServer:
     """Authoritative for `records` (name to IPv4 address, or to text for TXT); UDP and TCP.
 
-    Answers over 512 octets are truncated on UDP, so a client must come again over TCP. `queries`
-    counts what was asked over each transport.
+    Answers that are longer than the query allows (512 octets without EDNS) are truncated on UDP, so
+    that a client must come again over TCP. `queries` counts what was asked over each transport.
     """
 
     def __init__(
@@ -189,7 +190,7 @@ class DnsServer:
             with contextlib.suppress(TimeoutError, ValueError, IndexError):  # no query
                 query, client = self._datagrams.recvfrom(4096)
                 self.queries["udp"] += 1
-                self._datagrams.sendto(self._answer(query, UDP_ANSWER_BYTES), client)
+                self._datagrams.sendto(self._answer(query, _udp_limit(query)), client)
 
     def _serve_tcp(self, client: socket.socket) -> None:
         while length := receive_exactly(client, 2):
@@ -209,10 +210,25 @@ class DnsServer:
         record = b""
         if data is not None:
             record = struct.pack("!HHHIH", 0xC00C, kind, 1, 60, len(data)) + data
-        if 12 + len(question) + len(record) > limit:
+        option = EDNS_OPTION if _has_edns(query) else b""
+        if 12 + len(question) + len(record) + len(option) > limit:
             flags, record = flags | 0x0200, b""  # truncated
-        header = query[:2] + struct.pack("!HHHHH", flags, 1, 1 if record else 0, 0, 0)
-        return header + question + record
+        counts = (1, 1 if record else 0, 0, 1 if option else 0)
+        header = query[:2] + struct.pack("!HHHHH", flags, *counts)
+        return header + question + record + option
+
+
+def _has_edns(query: bytes) -> bool:
+    """The first additional record is an OPT (RFC 6891 6.1.2); queries here have no others."""
+    end = query.index(b"\0", 12) + 5
+    return query[10:12] != b"\0\0" and query[end : end + 3] == EDNS_OPTION[:3]
+
+
+def _udp_limit(query: bytes) -> int:
+    end = query.index(b"\0", 12) + 5
+    if not _has_edns(query):
+        return UDP_ANSWER_BYTES
+    return max(UDP_ANSWER_BYTES, int.from_bytes(query[end + 3 : end + 5], "big"))
 
 
 def _name_of(question: bytes) -> str:
