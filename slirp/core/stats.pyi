@@ -93,4 +93,5 @@ class Counter(enum.IntEnum):
     CTR_FRAGS_EVICTED = 24
     CTR_FRAGS_SENT = 25
     CTR_FORWARDS_ACCEPTED = 26
+    CTR_FORWARDS_DEFERRED = 27
     CTR_COUNT = 27

@@ -29,7 +29,7 @@ from lab.servers import (
     send_content,
     serve,
 )
-from lab.topology import REMOTE, Topology
+from lab.topology import HOST, REMOTE, Topology
 
 Attach = Callable[..., Slirp]
 STORM_FRAMES = int(os.environ.get("PYSLIRP_STORM_FRAMES", "200000"))
@@ -140,6 +140,29 @@ def test_more_connections_than_descriptors(
         assert all(answers(client) for client in clients[:SERVED])
     serves(bed, net)
     net.request("list_hostfwd")
+
+
+def test_forward_without_descriptors_waits_at_rest(bed: Topology, attach: Attach) -> None:
+    """No descriptor is left, and no connection that could give way: a forward's client waits in the
+    listener's queue, the CPU is at rest, and the client is served when there is one again.
+    """
+    net = attach(api=True)
+    listener = net.guest.listen()
+    net.forward("tcp", 8080, listener.getsockname()[1])
+    stats(net)
+    held = {int(name) for name in os.listdir(f"/proc/{net.pid}/fd")}
+    limit = [*bed.host_command(), "prlimit", f"--pid={net.pid}"]  # only the same user may
+    was, lowest_free = 1024, min(set(range(len(held) + 1)) - held)
+    subprocess.run([*limit, f"--nofile={lowest_free}:"], check=True)
+    with serve(listener, echo), bed.remote.connect(HOST, 8080) as waiting:  # by the kernel's queue
+        before = usage(net.pid).cpu_seconds
+        time.sleep(2)
+        assert usage(net.pid).cpu_seconds - before < 0.2
+        counters = stats(net)
+        assert counters["forwards_accepted"] == 0
+        assert counters["forwards_deferred"] >= 10
+        subprocess.run([*limit, f"--nofile={was}:"], check=True)
+        assert answers(waiting)
 
 
 def answers(client: socket.socket) -> bool:

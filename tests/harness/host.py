@@ -155,6 +155,7 @@ class Host:
         self.connect_error = 0  # errno: connect() fails at once
         self.watch_error = 0  # errno: no room for a socket's events
         self.open_error = 0  # errno: no UDP or ping socket
+        self.accept_error = 0  # errno: clients stay where they are
         self.clients: dict[int, deque[Client]] = {}  # by listening fd
         self.calls: list[tuple[str, tuple[object, ...]]] = []
         self.deliver: Deliver = lambda ref, events: None
@@ -238,8 +239,9 @@ class Host:
         return 0
 
     def tcp_accept(self, listen_fd: int) -> tuple[int, bytes, int] | int:
-        if not self.clients[listen_fd]:
-            return -errno.EAGAIN
+        self._call("tcp_accept", listen_fd)
+        if self.accept_error or not self.clients[listen_fd]:
+            return -(self.accept_error or errno.EAGAIN)
         addr, port = self.clients[listen_fd].popleft()
         return self._open_tcp(0, addr, port), addr, port
 

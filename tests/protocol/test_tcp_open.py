@@ -557,6 +557,63 @@ def test_client_that_cannot_be_watched_is_reset(tcp: Tcp) -> None:
     assert tcp.stat("flows") == 0
 
 
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+def test_client_that_cannot_be_taken_waits(tcp: Tcp, error: int) -> None:
+    """The listener's event comes once for it: it is asked again, ten times a second."""
+    listener = tcp.host.listener()
+    tcp.stack.add_forward("tcp", listener, GUEST, 8080)
+    tcp.host.accept_error = error
+    tcp.host.client(listener, WORLD, 5555)
+    assert len(tcp.host.called("tcp_accept")) == 1
+    tcp.clock.advance(1.05)
+    assert len(tcp.host.called("tcp_accept")) == 11
+    assert tcp.stat("forwards_deferred") == 11
+    assert not tcp.stray
+    tcp.host.accept_error = 0
+    tcp.clock.advance(0.11)
+    assert tcp.stat("forwards_accepted") == 1
+    syn = tcp.stray.popleft()
+    assert (syn[12:16], syn[20:22]) == (WORLD, struct.pack("!H", 5555))
+    asked = len(tcp.host.called("tcp_accept"))
+    tcp.clock.advance(0.5)
+    assert len(tcp.host.called("tcp_accept")) == asked
+
+
+def test_aborted_client_keeps_nobody_waiting(tcp: Tcp) -> None:
+    """accept(2): an error of the connection that was to be taken is no error of the listener."""
+    listener = tcp.host.listener()
+    tcp.stack.add_forward("tcp", listener, GUEST, 8080)
+    tcp.host.accept_error = errno.ECONNABORTED
+    tcp.host.client(listener, WORLD, 5555)
+    tcp.host.accept_error = 0
+    tcp.clock.advance(0.002)
+    assert tcp.stat("forwards_accepted") == 1
+    assert tcp.stat("forwards_deferred") == 0
+    tcp.stray.clear()
+
+
+def test_more_clients_than_are_taken_at_once(tcp: Tcp) -> None:
+    """One event for all of them."""
+    listener = tcp.host.listener()
+    tcp.stack.add_forward("tcp", listener, GUEST, 8080)
+    tcp.host.clients[listener].extend((WORLD, port) for port in range(1000, 1149))
+    tcp.host.client(listener, WORLD, 1149)
+    assert tcp.stat("forwards_accepted") == 64
+    tcp.clock.advance(0.005)
+    assert tcp.stat("forwards_accepted") == 150
+    tcp.stray.clear()
+
+
+def test_removed_forward_is_not_asked_again(tcp: Tcp) -> None:
+    listener = tcp.host.listener()
+    forward_id = tcp.stack.add_forward("tcp", listener, GUEST, 8080)
+    tcp.host.accept_error = errno.EMFILE
+    tcp.host.client(listener, WORLD, 5555)
+    tcp.stack.remove_forward(forward_id)
+    tcp.clock.advance(1)
+    assert len(tcp.host.called("tcp_accept")) == 1
+
+
 def test_removed_forward_takes_nobody(tcp: Tcp) -> None:
     """A client that came while the forward went: an event for nobody; who is there lives on."""
     g = tcp.accepted()

@@ -108,7 +108,7 @@ cdef struct Forward:                # a port of the host that leads into the gue
     Addr guest_addr
     uint16_t guest_port
     uint32_t generation
-    bint readable
+    bint waiting                    # TCP: clients may be left that could not be taken yet
 
 
 cdef struct PuntedFrame:            # a frame that the control plane will answer
@@ -153,6 +153,7 @@ cdef struct Ctx:
     Reassembly *frag_whole          # handed out, until frag_done
     uint32_t frag_bytes             # of memory
     TimerNode frag_timer
+    TimerNode accept_timer          # set while a forward is `waiting`
     bint ping_forbidden             # the host has refused a ping socket: to be told, once
     RateLimit icmp_limit
     RateLimit challenge_limit

@@ -124,17 +124,18 @@ cdef uint32_t linux_events(uint32_t epoll_events) noexcept nogil:
 
 
 cdef int linux_watch(void *impl, int fd, uint64_t ref) noexcept nogil:
-    """An accepted connection (edges), or a forward's socket (level)."""
+    """An accepted connection, or a forward's socket; only one for datagrams is told of by level."""
     cdef int kind = 0
     cdef socklen_t n = sizeof(kind)
     if ref >> 32 != REF_FORWARD:
         return add(<LinuxHost *>impl, fd, ref, <uint32_t>TCP_EVENTS)
-    if getsockopt(fd, SOL_SOCKET, SO_TYPE, &kind, &n) == 0 and kind == SOCK_DGRAM:
-        option(fd, IPPROTO_IP, IP_PKTINFO, 1)
-        option(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)           # each refused by the other family
-        receive_options(fd, True)
-        receive_options(fd, False)
-        option(fd, IPPROTO_UDP, UDP_GRO, 1)
+    if getsockopt(fd, SOL_SOCKET, SO_TYPE, &kind, &n) < 0 or kind != SOCK_DGRAM:
+        return add(<LinuxHost *>impl, fd, ref, <uint32_t>(EPOLLIN | EPOLLET))
+    option(fd, IPPROTO_IP, IP_PKTINFO, 1)
+    option(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)               # each refused by the other family
+    receive_options(fd, True)
+    receive_options(fd, False)
+    option(fd, IPPROTO_UDP, UDP_GRO, 1)
     return add(<LinuxHost *>impl, fd, ref, EPOLLIN)
 
 

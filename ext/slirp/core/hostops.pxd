@@ -4,8 +4,9 @@ guest (LinkOps).
 
 Two implementations of HostOps: hostlinux.pyx by system calls, hostfake.pyx by a Python object, for
 tests. A result below zero is -errno. Sockets are opaque ints; `ref` names whom the host's events
-are for. Events are edges: after one, the socket is read or written until -EAGAIN. A TCP socket that
-gives fewer bytes than there is room for has no more, unless the event said EVENT_ENDING.
+are for. Events of TCP are edges: after one, the socket is read or written, or a listener asked for
+clients, until -EAGAIN. A TCP socket that gives fewer bytes than there is room for has no more,
+unless the event said EVENT_ENDING.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 

@@ -38,9 +38,7 @@ from .stats cimport (
     stats_as_dict, stats_count,
 )
 from .tcp cimport tcp_end
-from .tcp_host cimport (
-    tcp_on_accept, tcp_on_host_event, tcp_serve,
-)
+from .tcp_host cimport tcp_accept_again, tcp_on_accept, tcp_on_host_event, tcp_serve
 from .tcp_in cimport tcp_input, tcp_packet_too_big
 from .tcp_timer cimport tcp_on_timer
 from .timers cimport TimerNode, timers_init, timers_next, timers_pop
@@ -254,6 +252,8 @@ cdef void stack_run_timers(Ctx *c) noexcept nogil:
         flow = <Flow *>node
         if node == &c.frag_timer:
             reassembly_expired(c)
+        elif node == &c.accept_timer:
+            tcp_accept_again(c)
         elif flow.kind == FLOW_TCP:
             tcp_on_timer(c, flow)
         elif flow.kind == FLOW_PING:
@@ -337,6 +337,7 @@ cdef int stack_add_forward(Ctx *c, uint8_t proto, int fd, const Addr *guest_addr
         forward.proto = proto
         forward.guest_addr = guest_addr[0]
         forward.guest_port = guest_port
+        forward.waiting = False
         return i
     return -ENOSPC
 

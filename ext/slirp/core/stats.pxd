@@ -103,6 +103,8 @@ cpdef enum Counter:
     CTR_FRAGS_EVICTED                   # datagrams that gave way to newer ones
     CTR_FRAGS_SENT                      # pieces of datagrams larger than the MTU
     CTR_FORWARDS_ACCEPTED
+    CTR_FORWARDS_DEFERRED               # accept() failed for want of descriptors or memory: clients
+                                        # wait
     CTR_COUNT
 
 

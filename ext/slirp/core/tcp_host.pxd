@@ -14,6 +14,7 @@ from .ctx cimport Ctx
 
 cdef void tcp_on_host_event(Ctx *c, Flow *flow, uint32_t events) noexcept nogil
 cdef void tcp_on_accept(Ctx *c, uint32_t forward_index) noexcept nogil
+cdef void tcp_accept_again(Ctx *c) noexcept nogil
 cdef bint tcp_connect_next(Ctx *c, Flow *flow) noexcept nogil
 cdef void tcp_connect_failed(Ctx *c, Flow *flow, int error) noexcept nogil
 cdef bint tcp_serve(Ctx *c) noexcept nogil

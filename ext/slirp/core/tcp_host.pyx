@@ -5,7 +5,7 @@ from libc.string cimport memcpy, memset
 
 from .blocks cimport QUEUE_IOV_MAX, queue_commit, queue_reserve_iov
 from .conn cimport FlowKey, TcpConn
-from .ctx cimport Forward, touch
+from .ctx cimport FORWARDS_MAX, Forward, touch
 from .flow cimport flow_handle, flow_lookup
 from .fwd cimport (
     DNS_PORT, fwd_at, fwd_dns_left, fwd_dns_next, fwd_dns_verdict, fwd_guest_view,
@@ -13,8 +13,11 @@ from .fwd cimport (
 from .hostops cimport EVENT_ENDING, EVENT_ERROR, EVENT_READABLE, EVENT_WRITABLE, REF_FLOW, ref_make
 from .icmp cimport icmp_code_of_errno, icmp_unreachable_for_tcp
 from .ip cimport neigh_lookup
-from .linux cimport EAGAIN, ECONNREFUSED, EINPROGRESS, EMFILE, ETIMEDOUT, iovec
-from .stats cimport CTR_DNS_FAILOVERS, CTR_FORWARDS_ACCEPTED, CTR_TCP_CONNECT_FAILED, stats_count
+from .linux cimport EAGAIN, ECONNABORTED, ECONNREFUSED, EINPROGRESS, EINTR, EMFILE, ETIMEDOUT, iovec
+from .stats cimport (
+    CTR_DNS_FAILOVERS, CTR_FORWARDS_ACCEPTED, CTR_FORWARDS_DEFERRED, CTR_TCP_CONNECT_FAILED,
+    stats_count,
+)
 from .tcp cimport (
     HOST_CLOSED, HOST_CONNECTING, HOST_OPEN, TCP_CLOSED, TCP_CLOSE_WAIT, TCP_CWND_OPEN,
     TCP_DELACK_US, TCP_ESTABLISHED, TCP_HANDSHAKE_TIMEOUT_US, TCP_MSS_DEFAULT, TCP_MSS_DEFAULT6,
@@ -27,13 +30,15 @@ from .tcp_out cimport (
 )
 from .tcp_recv cimport tcp_flush_to_host
 from .tcp_timer cimport tcp_arm
-from .wire cimport ETH_ALEN, IP_PROTO_TCP, Addr, addr_is4
+from .timers cimport timer_is_set, timer_set
+from .wire cimport ETH_ALEN, IP_PROTO_TCP, Addr, addr_is4, usec_t
 
 cdef enum:
     PULL_TURN_BYTES = 524288        # read from the host's sockets between two looks at the link
     PULL_MIN_BYTES = 65536          # and from each of them
     PULL_MAX_BYTES = 262144
     ACCEPT_BATCH = 64               # clients taken from a listener at once
+    ACCEPT_RETRY_US = 100000
 
 
 cdef enum Service:
@@ -173,23 +178,47 @@ cdef bint open_to_guest(Ctx *c, Forward *forward, int fd, const Addr *peer,
     return True
 
 
+cdef void accept_later(Ctx *c, Forward *forward, usec_t delay_us) noexcept nogil:
+    """Clients are left with the listener, whose event was the last for them."""
+    forward.waiting = True
+    if delay_us == 0 or not timer_is_set(&c.accept_timer):
+        timer_set(&c.timers, &c.accept_timer, c.now_us + delay_us)
+
+
+cdef void tcp_accept_again(Ctx *c) noexcept nogil:
+    """The accept_timer has expired."""
+    cdef uint32_t i
+    for i in range(FORWARDS_MAX):
+        if c.forwards[i].fd >= 0 and c.forwards[i].waiting:
+            tcp_on_accept(c, i)
+
+
 cdef void tcp_on_accept(Ctx *c, uint32_t forward_index) noexcept nogil:
-    """A forwarded port has clients: take them until none waits."""
+    """A forwarded port has clients: take them until none waits. Who cannot be taken waits in the
+    listener's backlog; that is asked again now and then, and not at once for ever.
+    """
     cdef Forward *forward = fwd_at(c, forward_index)
     cdef Addr peer
     cdef uint16_t port
     cdef int fd, _
     if forward == NULL:
         return
+    forward.waiting = False
     for _ in range(ACCEPT_BATCH):
         fd = c.host.tcp_accept(c.host.impl, forward.fd, &peer, &port)
         if fd == -EMFILE and tcp_shed_half_open(c):         # one that opens for longest gives way
             fd = c.host.tcp_accept(c.host.impl, forward.fd, &peer, &port)
+        if fd == -ECONNABORTED or fd == -EINTR:
+            continue
         if fd < 0:
+            if fd != -EAGAIN:
+                stats_count(&c.stats, CTR_FORWARDS_DEFERRED)
+                accept_later(c, forward, ACCEPT_RETRY_US)
             return
         stats_count(&c.stats, CTR_FORWARDS_ACCEPTED)
         if not open_to_guest(c, forward, fd, &peer, port):
             c.host.reset(c.host.impl, fd)
+    accept_later(c, forward, 0)
 
 
 # ---- service -----------------------------------------------------------------------------------
