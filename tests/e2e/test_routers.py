@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from lab.daemons import Slirp
-from lab.namespaces import Namespace
-from lab.topology import REMOTE, Topology, gateway_of
+from lab.namespaces import Namespace, family_of
+from lab.topology import REMOTE, REMOTE6, Topology, gateway_of
 
 Attach = Callable[..., Slirp]
 GATEWAY = gateway_of("10.0.2.0/24")
@@ -133,6 +133,37 @@ def test_class_of_a_datagram(chain: Chain, net: Slirp) -> None:
         server.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 0x28)
         server.sendto(b"y", source)
         assert client.recvmsg(10, 100)[1][0][2] == b"\x28"
+
+
+TCP_SAVE_SYN, TCP_SAVED_SYN = 27, 28  # linux/tcp.h
+
+
+@pytest.mark.beyond
+@pytest.mark.parametrize(
+    ("address", "level", "option"),
+    [
+        (REMOTE, socket.IPPROTO_IP, socket.IP_TOS),
+        (REMOTE6, socket.IPPROTO_IPV6, socket.IPV6_TCLASS),
+    ],
+)
+def test_class_of_a_syn(
+    bed: Topology, attach: Attach, address: str, level: int, option: int
+) -> None:
+    """The host's SYN has it already; not the guest's ECN bits, which are an offer of its own."""
+    net = attach("-6")
+    with (
+        bed.remote.listen(address) as listener,
+        net.guest.new_socket(family=family_of(address)) as client,
+    ):
+        listener.setsockopt(socket.IPPROTO_TCP, TCP_SAVE_SYN, 1)
+        client.setsockopt(level, option, 0xB8)
+        client.settimeout(5)
+        client.connect((address, listener.getsockname()[1]))
+        server, _ = listener.accept()
+        with server:
+            header = server.getsockopt(socket.IPPROTO_TCP, TCP_SAVED_SYN, 200)
+    tos = header[1] if header[0] >> 4 == 4 else int.from_bytes(header[:2], "big") >> 4 & 0xFF
+    assert tos == 0xB8
 
 
 @pytest.mark.beyond

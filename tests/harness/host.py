@@ -14,7 +14,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from slirp.core.hostfake import EVENT_ENDING, EVENT_ERROR, EVENT_READABLE, EVENT_WRITABLE
+from slirp.core.hostfake import (
+    EVENT_ENDING,
+    EVENT_ERROR,
+    EVENT_READABLE,
+    EVENT_WRITABLE,
+    OPTION_TOS,
+)
 
 Deliver = Callable[[int, int], None]  # (ref, events)
 Client = tuple[bytes, int]  # address and port of one who connects to a forward
@@ -219,9 +225,14 @@ class Host:
 
     # ---- HostOps and LinkOps
 
-    def tcp_connect(self, ref: int, addr: bytes, port: int) -> int:
+    def tcp_connect(self, ref: int, addr: bytes, port: int, tos: int) -> int:
         self._call("tcp_connect", addr, port)
-        return -self.connect_error or self._open_tcp(ref, addr, port)
+        if self.connect_error:
+            return -self.connect_error
+        fd = self._open_tcp(ref, addr, port)
+        if tos:
+            self.sockets[fd].options[OPTION_TOS] = tos
+        return fd
 
     def tcp_connect_result(self, fd: int) -> int:
         return self._socket("tcp_connect_result", fd).connect_result

@@ -108,7 +108,7 @@ class Firehose:
         self.waiting = b""
         self.connected = False
 
-    def tcp_connect(self, ref: int, addr: bytes, port: int) -> int:
+    def tcp_connect(self, ref: int, addr: bytes, port: int, tos: int) -> int:
         self.ref = ref
         return 7
 

@@ -139,7 +139,8 @@ cdef int faulty(World *w, Socket *s, Call call) noexcept nogil:
 
 # ---- TCP ---------------------------------------------------------------------------------------
 
-cdef int world_connect(void *impl, uint64_t ref, const Addr *addr, uint16_t port) noexcept nogil:
+cdef int world_connect(void *impl, uint64_t ref, const Addr *addr, uint16_t port,
+                       uint8_t tos) noexcept nogil:
     cdef World *w = <World *>impl
     cdef int error = fault(w, CALL_CONNECT)
     cdef Socket *s

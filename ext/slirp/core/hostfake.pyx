@@ -86,9 +86,9 @@ cdef class FakeHost(Host):
             return -EIO
 
 
-cdef int fake_tcp_connect(void *impl, uint64_t ref, const Addr *addr,
-                          uint16_t port) noexcept with gil:
-    return (<FakeHost>impl).call("tcp_connect", (ref, addr_out(addr), port))
+cdef int fake_tcp_connect(void *impl, uint64_t ref, const Addr *addr, uint16_t port,
+                          uint8_t tos) noexcept with gil:
+    return (<FakeHost>impl).call("tcp_connect", (ref, addr_out(addr), port, tos))
 
 
 cdef int fake_tcp_connect_result(void *impl, int fd) noexcept with gil:

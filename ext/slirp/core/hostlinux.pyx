@@ -69,6 +69,13 @@ cdef inline void option(int fd, int level, int name, int value) noexcept nogil:
     setsockopt(fd, level, name, &value, sizeof(value))
 
 
+cdef void set_class(int fd, int family, int tos) noexcept nogil:
+    if family == AF_INET:
+        option(fd, IPPROTO_IP, IP_TOS, tos)
+    else:
+        option(fd, IPPROTO_IPV6, IPV6_TCLASS, tos)
+
+
 cdef bint is_loopback(const Addr *addr) noexcept nogil:
     if addr_is4(addr):
         return addr.b[12] == 127
@@ -145,8 +152,8 @@ cdef void linux_close(void *impl, int fd) noexcept nogil:
 
 # ---- TCP ---------------------------------------------------------------------------------------
 
-cdef int linux_tcp_connect(void *impl, uint64_t ref, const Addr *addr,
-                           uint16_t port) noexcept nogil:
+cdef int linux_tcp_connect(void *impl, uint64_t ref, const Addr *addr, uint16_t port,
+                           uint8_t tos) noexcept nogil:
     cdef SockAddr sa
     cdef socklen_t n = sockaddr_out(&sa, addr, port)
     cdef int result
@@ -155,6 +162,8 @@ cdef int linux_tcp_connect(void *impl, uint64_t ref, const Addr *addr,
         return -errno
     # The guest has waited for more already (Nagle)
     option(fd, IPPROTO_TCP, TCP_NODELAY, 1)
+    if tos:
+        set_class(fd, sa.any.sa_family, tos)
     result = bind_outbound(<LinuxHost *>impl, fd, addr_is4(addr), addr, port)
     if result == 0 and connect(fd, &sa.any, n) < 0 and errno != EINPROGRESS:
         result = -errno
@@ -283,10 +292,8 @@ cdef void linux_set_option(void *impl, int fd, int which, int value) noexcept no
     elif which == OPTION_DONT_FRAGMENT:
         option(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER,
                IPV6_PMTUDISC_DO if value else IPV6_PMTUDISC_DONT)
-    elif family == AF_INET:
-        option(fd, IPPROTO_IP, IP_TOS, value)
     else:
-        option(fd, IPPROTO_IPV6, IPV6_TCLASS, value)
+        set_class(fd, family, value)
 
 
 cdef void put_control(msghdr *msg, int level, int kind, const void *data, size_t n) noexcept nogil:

@@ -65,7 +65,9 @@ cdef struct HostError:              # an ICMP error, or a local one, about somet
 cdef struct HostOps:
     void *impl
     # TCP. connect gives a socket at once; EVENT_WRITABLE tells that connect_result has the outcome.
-    int (*tcp_connect)(void *impl, uint64_t ref, const Addr *addr, uint16_t port) noexcept nogil
+    # `tos` as by OPTION_TOS, the SYN included
+    int (*tcp_connect)(void *impl, uint64_t ref, const Addr *addr, uint16_t port,
+                       uint8_t tos) noexcept nogil
     # 0, -EINPROGRESS or -errno
     int (*tcp_connect_result)(void *impl, int fd) noexcept nogil
     ssize_t (*tcp_send)(void *impl, int fd, const iovec *iov, int n) noexcept nogil

@@ -68,7 +68,8 @@ cdef size_t total_of(const iovec *iov, int n) noexcept nogil:
 
 # ---- the null host and link --------------------------------------------------------------------
 
-cdef int null_tcp_connect(void *impl, uint64_t ref, const Addr *addr, uint16_t port) noexcept nogil:
+cdef int null_tcp_connect(void *impl, uint64_t ref, const Addr *addr, uint16_t port,
+                          uint8_t tos) noexcept nogil:
     cdef Null *null = <Null *>impl
     null.ref = ref
     null.next_fd += 1
@@ -113,11 +114,11 @@ cdef ssize_t null_tcp_recv(void *impl, int fd, const iovec *iov, int n) noexcept
 
 cdef int null_udp_open(void *impl, uint64_t ref, bint v4, const Addr *peer_addr,
                        uint16_t peer_port) noexcept nogil:
-    return null_tcp_connect(impl, ref, NULL, 0)
+    return null_tcp_connect(impl, ref, NULL, 0, 0)
 
 
 cdef int null_ping_open(void *impl, uint64_t ref, bint v4) noexcept nogil:
-    return null_tcp_connect(impl, ref, NULL, 0)
+    return null_tcp_connect(impl, ref, NULL, 0, 0)
 
 
 cdef ssize_t null_dgram_send(void *impl, int fd, const Datagram *datagram) noexcept nogil:

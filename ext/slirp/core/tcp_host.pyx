@@ -74,7 +74,8 @@ cdef bint tcp_connect_next(Ctx *c, Flow *flow) noexcept nogil:
     fwd_dns_verdict(c, t.dns.generation, t.dns.server, False)
     while fwd_dns_next(c, &t.dns, &addr):
         stats_count(&c.stats, CTR_DNS_FAILOVERS)
-        fd = c.host.tcp_connect(c.host.impl, ref_make(REF_FLOW, flow_handle(flow)), &addr, DNS_PORT)
+        fd = c.host.tcp_connect(c.host.impl, ref_make(REF_FLOW, flow_handle(flow)), &addr, DNS_PORT,
+                                t.tos)
         if fd >= 0:
             if flow.fd >= 0:
                 c.host.close(c.host.impl, flow.fd)

@@ -116,21 +116,21 @@ cdef Drop tcp_accept_syn(Ctx *c, const FlowKey *key, const Segment *seg) noexcep
     t.ssthresh = TCP_CWND_OPEN
     take_syn_options(c, t, seg)
     t.syn_text = seg.seg_len
+    t.tos = seg.ip.tos & TOS_DSCP
     tcp_init_sequence(c, flow)
     tcp_set_state(c, flow, TCP_SYN_RCVD)
     touch(c, flow)
     if target.route == ROUTE_DNS:
         t.dns = target.tries
     fd = c.host.tcp_connect(c.host.impl, ref_make(REF_FLOW, flow_handle(flow)), &target.addr,
-                            target.port)
+                            target.port, t.tos)
     if fd == -EMFILE and c.flows.lru[<int>LRU_HALF_OPEN].oldest != flow:
         # Out of descriptors: whoever has been trying for longest gives way.
         tcp_shed_half_open(c)
         fd = c.host.tcp_connect(c.host.impl, ref_make(REF_FLOW, flow_handle(flow)), &target.addr,
-                                target.port)
+                                target.port, t.tos)
     if fd >= 0:
         flow.fd = fd
-        take_class(c, flow, seg.ip.tos)
         return DROP_NONE
     if tcp_is_passing(-fd):
         # Our trouble, not the destination's: the guest's SYN will come again
