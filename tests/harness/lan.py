@@ -185,7 +185,8 @@ class Lan(Net):
             assert frame[10:VNET_HLEN] == b"\0\0", "num_buffers is not ours to fill"
             if parsed.ethertype == ETH_ARP:
                 assert parsed.vnet == Vnet()
-                assert not parsed.dst_mac[0] & 1, "we have nothing to say to groups"
+                is_question = parsed.arp.op == dpkt.arp.ARP_OP_REQUEST
+                assert is_question or not parsed.dst_mac[0] & 1, "only questions are for all"
             else:
                 whole = self._whole.take(frame)
                 if whole is None:
@@ -198,7 +199,7 @@ class Lan(Net):
 
     def _check_datagram(self, frame: Frame) -> None:
         ip = Datagram.parse(frame.payload)
-        to_group = frame.v6 and ip.dst == ALL_NODES6
+        to_group = frame.v6 and (ip.dst == ALL_NODES6 or ip.payload[0] == 135)  # a solicitation
         assert to_group or not frame.dst_mac[0] & 1, "we have nothing to say to groups"
         if ip.proto == dpkt.ip.IP_PROTO_UDP:
             assert ip.payload[6:8] != b"\0\0", "RFC 1122 4.1.3.4: we always send a checksum"

@@ -45,6 +45,7 @@ class Settings(TypedDict, total=False):
     """Those of Stack's settings that a test sets otherwise."""
 
     mtu: int
+    guest_mac: bytes
     offload: int
     host_loopback: bool
     dns_enabled: bool
@@ -80,8 +81,8 @@ class Net:
             dns4=DNS,
             guest4=GUEST,
             gateway_mac=GATEWAY_MAC,
-            guest_mac=GUEST_MAC,
             **{
+                "guest_mac": GUEST_MAC,
                 "mtu": 1500,
                 "offload": 0,
                 "host_loopback": True,

@@ -10,7 +10,7 @@ from test_hostlinux import FRAME_MAX, Wired, make_wired, peer, port_of, wired
 
 from harness.host import Datagram
 from harness.lan import Lan
-from harness.net import WORLD
+from harness.net import WORLD, WORLD6
 
 __all__ = ["make_wired", "wired"]  # fixtures
 
@@ -45,6 +45,33 @@ def test_what_waits_enters_as_a_train(make_lan: Callable[..., Lan]) -> None:
     waiting = [block(1200, 1), block(1200, 2), block(700, 3), block(700, 4), block(700, 5)]
     whole = [b"".join(d.data for d in part) for part in (waiting[:3], waiting[3:])]
     assert enter(make_lan, USO, *waiting) == [(whole[0], 1200), (whole[1], 700)]
+
+
+@pytest.mark.parametrize("dst", [WORLD, WORLD6])
+@pytest.mark.parametrize("size", [1473, 2000, 9000])
+def test_train_of_more_than_the_mtu_enters_in_fragments(
+    make_lan: Callable[..., Lan], dst: bytes, size: int
+) -> None:
+    """Each datagram as it would alone; the harness reassembles, and holds pieces to the MTU."""
+    lan = make_lan(offload=USO | 64)
+    lan.mapped(dst)
+    parts = [block(size, fill).data for fill in range(6)] + [block(10, 7).data]
+    lan.host.newest.datagram(dst, 53, b"".join(parts), size)
+    seen = [(frame.ip.data.data, frame.vnet.gso_size) for frame in lan.inbox]
+    lan.inbox.clear()
+    assert seen == [(part, 0) for part in parts]
+    assert lan.stat("frags_sent") >= 6 * 2
+
+
+@pytest.mark.parametrize(("dst", "size"), [(WORLD, 1472), (WORLD6, 1452)])
+def test_train_of_just_the_mtu_enters_whole(
+    make_lan: Callable[..., Lan], dst: bytes, size: int
+) -> None:
+    lan = make_lan(offload=USO | 64)
+    lan.mapped(dst)
+    lan.host.newest.datagram(dst, 53, bytes(3 * size), size)
+    assert [frame.vnet.gso_size for frame in lan.inbox] == [size]
+    lan.inbox.clear()
 
 
 def test_what_waits_enters_one_by_one_elsewhere(make_lan: Callable[..., Lan]) -> None:

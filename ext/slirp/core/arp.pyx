@@ -1,12 +1,14 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """ARP: see arp.pxd."""
 from libc.stdint cimport uint16_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from .fwd cimport fwd_in_subnet, fwd_is_ours
 from .ip cimport neigh_learn
 from .punt cimport send_whole_frame
-from .stats cimport DROP_ARP_MALFORMED, DROP_ARP_NOT_FOR_US, DROP_NONE
+from .stats cimport (
+    CTR_NEIGH_ASKED, DROP_ARP_MALFORMED, DROP_ARP_NOT_FOR_US, DROP_NONE, stats_count,
+)
 from .wire cimport (
     ETH_ALEN, ETH_HLEN, ETH_P_ARP, ETH_P_IP, addr_get4, addr_set4, load_be16, load_be32,
     store_be16,
@@ -37,6 +39,26 @@ cdef void send_reply(Ctx *c, const uint8_t *request) noexcept nogil:
     memcpy(p + ARP_TARGET_MAC, request + ARP_SENDER_MAC, ETH_ALEN)
     memcpy(p + ARP_TARGET_IP, request + ARP_SENDER_IP, 4)
     send_whole_frame(c, eth, sizeof(eth))
+
+
+cdef void arp_ask(Ctx *c, const Addr *target) noexcept nogil:
+    """Who has that address of the guest's?"""
+    cdef uint8_t eth[ETH_HLEN + ARP_BYTES]
+    cdef uint8_t *p = eth + ETH_HLEN
+    memset(eth, 0xFF, ETH_ALEN)
+    memcpy(eth + ETH_ALEN, c.conf.gateway_mac, ETH_ALEN)
+    store_be16(eth + 12, ETH_P_ARP)
+    store_be16(p, 1)
+    store_be16(p + 2, ETH_P_IP)
+    p[4] = ETH_ALEN
+    p[5] = 4
+    store_be16(p + 6, ARP_REQUEST)
+    memcpy(p + ARP_SENDER_MAC, c.conf.gateway_mac, ETH_ALEN)
+    memcpy(p + ARP_SENDER_IP, &c.conf.gateway4.b[12], 4)
+    memset(p + ARP_TARGET_MAC, 0, ETH_ALEN)
+    memcpy(p + ARP_TARGET_IP, &target.b[12], 4)
+    send_whole_frame(c, eth, sizeof(eth))
+    stats_count(&c.stats, CTR_NEIGH_ASKED)
 
 
 cdef Drop arp_input(Ctx *c, const uint8_t *p, uint32_t n) noexcept nogil:

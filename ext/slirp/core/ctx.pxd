@@ -15,6 +15,7 @@ from .wire cimport FRAME_MAX_BYTES, HEADROOM_BYTES, Addr, IpHdr, usec_t
 
 cdef enum:
     NEIGH_SLOTS = 64                # guests whose hardware address is known
+    NEIGH_WANTED_MAX = 8            # and those that are looked for at a time
     FORWARDS_MAX = 1024
     DNS_MAX = 8
     TRAIN_BYTES = 65000             # of UDP payload, put together
@@ -64,6 +65,12 @@ cdef struct Neigh:                  # a guest's address and where its frames com
     Addr addr
     uint8_t mac[6]
     bint valid
+
+
+cdef struct NeighWanted:            # a guest's address that somebody has something for
+    Addr addr
+    usec_t asked_us                 # 0: free
+    bint due                        # to be asked for when the batch is over
 
 
 cdef struct Piece:                  # of a datagram's payload: [start, end)
@@ -143,6 +150,8 @@ cdef struct Ctx:
     uint32_t frame_bytes
     uint8_t frame_mac[6]            # its source
     Neigh neigh[64]
+    NeighWanted wanted[8]           # NEIGH_WANTED_MAX
+    bint wanted_due                 # one of them is
     DnsServer dns_servers[8]        # DNS_MAX
     uint32_t n_dns
     uint32_t dns_generation         # of that list

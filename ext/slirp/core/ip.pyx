@@ -4,21 +4,22 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from .csum cimport csum_add, csum_add_iov, csum_fold, csum_pseudo, csum_store, csum_store_partial
-from .ctx cimport LINK_CSUM, NEIGH_SLOTS, Neigh
+from .ctx cimport LINK_CSUM, NEIGH_SLOTS, NEIGH_WANTED_MAX, Neigh, NeighWanted
 from .siphash cimport siphash_words
 from .stats cimport (
-    CTR_BYTES_TO_GUEST, CTR_FRAGS_SENT, CTR_FRAMES_TO_GUEST, CTR_LINK_SEND_FAILED, DROP_NONE,
-    DROP_VNET_MALFORMED, stats_add, stats_count,
+    CTR_BYTES_TO_GUEST, CTR_FRAGS_SENT, CTR_FRAMES_TO_GUEST, CTR_LINK_SEND_FAILED,
+    CTR_NEIGH_UNKNOWN, DROP_NONE, DROP_VNET_MALFORMED, stats_add, stats_count,
 )
 from .wire cimport (
     ETH_ALEN, ETH_HLEN, ETH_P_IP, ETH_P_IPV6, FRAGMENT_HLEN, IP4_DF, IP4_HLEN, IP4_MF, IP6_HLEN,
     IP_PROTO_FRAGMENT, IP_PROTO_TCP, IP_PROTO_UDP, IP_TTL_DEFAULT, VNET_F_DATA_VALID,
     VNET_F_NEEDS_CSUM, VNET_GSO_NONE, VNET_GSO_TCPV4, VNET_GSO_TCPV6, VNET_GSO_UDP_L4, VNET_HLEN,
-    addr_eq, addr_get4, addr_is4, store_be16, store_be32, vnet_build,
+    addr_eq, addr_get4, addr_is4, load_be16, load_be32, store_be16, store_be32, vnet_build,
 )
 
 cdef enum:
     PIECES_MAX = 16                 # of one frame: its headers, and what is in an OutFrame
+    NEIGH_ASK_US = 1000000
 
 
 # ---- in ----------------------------------------------------------------------------------------
@@ -136,6 +137,10 @@ cdef uint8_t *build_ip6(uint8_t *end, const OutFrame *out, uint8_t next_header,
     return ip
 
 
+cdef inline bint is_unknown(const uint8_t *mac) noexcept nogil:
+    return load_be32(mac) == 0 and load_be16(mac + 4) == 0
+
+
 cdef int send_frame(Ctx *c, const OutFrame *out, const VnetHdr *vnet, uint8_t *ip, iovec *iov,
                     int n) noexcept nogil:
     """Ethernet and virtio before the IP header; iov[0] ends where it shall, and begins with them.
@@ -144,8 +149,14 @@ cdef int send_frame(Ctx *c, const OutFrame *out, const VnetHdr *vnet, uint8_t *i
     cdef uint8_t *start = eth - VNET_HLEN
     cdef uint32_t total = 0
     cdef int i, result
+    cdef const uint8_t *mac = out.guest_mac
+    if is_unknown(mac):                                 # it was, when the flow began
+        mac = neigh_lookup(c, &out.dst)
+        if is_unknown(mac):
+            neigh_want(c, &out.dst)
+            return 0                                    # as if it were lost: it comes again
     vnet_build(start, vnet)
-    memcpy(eth, out.guest_mac, ETH_ALEN)
+    memcpy(eth, mac, ETH_ALEN)
     memcpy(eth + ETH_ALEN, c.conf.gateway_mac, ETH_ALEN)
     store_be16(eth + 12, ETH_P_IP if addr_is4(&out.dst) else ETH_P_IPV6)
     iov[0].iov_len = <uint8_t *>iov[0].iov_base + iov[0].iov_len - start
@@ -275,3 +286,26 @@ cdef void neigh_learn(Ctx *c, const Addr *addr, const uint8_t *mac) noexcept nog
     neigh.addr = addr[0]
     memcpy(neigh.mac, mac, ETH_ALEN)
     neigh.valid = True
+
+
+cdef void neigh_want(Ctx *c, const Addr *addr) noexcept nogil:
+    """Have the address asked for, once a second (RFC 1122 2.3.2.1), if there is room. Nothing waits
+    for the answer: whoever has something to send sends it again.
+    """
+    cdef NeighWanted *free = NULL
+    cdef NeighWanted *wanted
+    cdef int i
+    stats_count(&c.stats, CTR_NEIGH_UNKNOWN)
+    for i in range(NEIGH_WANTED_MAX):
+        wanted = &c.wanted[i]
+        if wanted.asked_us and c.now_us - wanted.asked_us < NEIGH_ASK_US:
+            if addr_eq(&wanted.addr, addr):
+                return
+        elif free == NULL:
+            free = wanted
+    if free == NULL:
+        return
+    free.addr = addr[0]
+    free.asked_us = c.now_us
+    free.due = True
+    c.wanted_due = True

@@ -3,13 +3,14 @@
 
 We answer for the gateway's and the DNS address and for no other, so that a guest's duplicate
 detection finds its own address free. What a guest says of itself is learned, for the frames that
-begin on our side. Router solicitations are rare: they go up to Python, which advertises the prefix.
-Nobody takes our own addresses away from us.
+begin on our side; of one who has said nothing we ask. Router solicitations are rare: they go up to
+Python, which advertises the prefix. Nobody takes our own addresses away from us.
 """
 from .ctx cimport Ctx
 from .stats cimport Drop
-from .wire cimport IpHdr
+from .wire cimport Addr, IpHdr
 
 
 cdef bint ndp_is_ours(const IpHdr *ip) noexcept nogil
 cdef Drop ndp_input(Ctx *c, const IpHdr *ip) noexcept nogil
+cdef void ndp_ask(Ctx *c, const Addr *target) noexcept nogil

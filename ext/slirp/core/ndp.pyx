@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Neighbour discovery: see ndp.pxd for the theory."""
 from libc.stdint cimport uint8_t, uint32_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcpy, memset
 
 from .fwd cimport fwd_in_subnet, fwd_is_ours
 from .icmp6 cimport (
@@ -10,7 +10,10 @@ from .icmp6 cimport (
 )
 from .ip cimport OutFrame, ip_csum_ok, ip_output, neigh_learn
 from .punt cimport punt_frame
-from .stats cimport DROP_ICMP_BAD_CHECKSUM, DROP_NDP_MALFORMED, DROP_NDP_NOT_FOR_US, DROP_NONE
+from .stats cimport (
+    CTR_NEIGH_ASKED, DROP_ICMP_BAD_CHECKSUM, DROP_NDP_MALFORMED, DROP_NDP_NOT_FOR_US, DROP_NONE,
+    stats_count,
+)
 from .wire cimport (
     ETH_ALEN, HEADROOM_BYTES, IP_PROTO_ICMP6, NDP_HOP_LIMIT, Addr, addr_eq, addr_is_link_local6,
     addr_is_multicast6, addr_is_zero, store_be32,
@@ -51,16 +54,20 @@ cdef bint find_option(const IpHdr *ip, uint32_t start, uint8_t kind,
     return True
 
 
-cdef bint is_solicited_node(const Addr *group, const Addr *target) noexcept nogil:
+cdef void set_solicited_node(Addr *group, const Addr *target) noexcept nogil:
     """ff02::1:ffXX:XXXX of the target (RFC 4291 2.7.1)."""
-    cdef uint8_t prefix[13]
-    memset(prefix, 0, sizeof(prefix))
-    prefix[0] = 0xFF
-    prefix[1] = 2
-    prefix[11] = 1
-    prefix[12] = 0xFF
-    return (memcmp(group.b, prefix, sizeof(prefix)) == 0
-            and memcmp(&group.b[13], &target.b[13], 3) == 0)
+    memset(group, 0, sizeof(Addr))
+    group.b[0] = 0xFF
+    group.b[1] = 2
+    group.b[11] = 1
+    group.b[12] = 0xFF
+    memcpy(&group.b[13], &target.b[13], 3)
+
+
+cdef bint is_solicited_node(const Addr *group, const Addr *target) noexcept nogil:
+    cdef Addr expected
+    set_solicited_node(&expected, target)
+    return addr_eq(group, &expected)
 
 
 cdef void set_all_nodes(Addr *addr) noexcept nogil:
@@ -74,6 +81,38 @@ cdef void learn(Ctx *c, const Addr *addr, const uint8_t *mac) noexcept nogil:
     """A guest on the link is where it says it is."""
     if (addr_is_link_local6(addr) or fwd_in_subnet(c, addr)) and not fwd_is_ours(c, addr):
         neigh_learn(c, addr, mac)
+
+
+cdef void build(Ctx *c, OutFrame *out, uint8_t kind, uint32_t flags, const Addr *target,
+                uint8_t option) noexcept nogil:
+    """A message about `target` with our hardware address in an option, behind `out.l4`."""
+    out.proto = IP_PROTO_ICMP6
+    out.ttl = NDP_HOP_LIMIT
+    out.csum_offset = 2
+    out.l4_bytes = NDP_HLEN + OPTION_MAC_BYTES
+    store_be32(out.l4, <uint32_t>kind << 24)
+    store_be32(out.l4 + 4, flags << 24)
+    memcpy(out.l4 + NDP_TARGET, target.b, 16)
+    out.l4[NDP_HLEN] = option
+    out.l4[NDP_HLEN + 1] = 1
+    memcpy(out.l4 + NDP_HLEN + 2, c.conf.gateway_mac, ETH_ALEN)
+
+
+cdef void ndp_ask(Ctx *c, const Addr *target) noexcept nogil:
+    """Who has that address of the guest's? RFC 4861 7.2.2."""
+    cdef uint8_t buf[HEADROOM_BYTES + NDP_HLEN + OPTION_MAC_BYTES]
+    cdef uint8_t group_mac[6]
+    cdef OutFrame out
+    memset(&out, 0, sizeof(OutFrame))
+    out.src = c.conf.link_local6 if addr_is_link_local6(target) else c.conf.gateway6
+    set_solicited_node(&out.dst, target)
+    memset(group_mac, 0x33, 2)                                  # RFC 2464 7
+    memcpy(group_mac + 2, &out.dst.b[12], 4)
+    out.guest_mac = group_mac
+    out.l4 = buf + HEADROOM_BYTES
+    build(c, &out, ICMP6_NEIGHBOUR_SOLICITATION, 0, target, OPTION_SOURCE_MAC)
+    ip_output(c, &out)
+    stats_count(&c.stats, CTR_NEIGH_ASKED)
 
 
 cdef void advertise(Ctx *c, const Addr *target, const Addr *to, const uint8_t *mac) noexcept nogil:
@@ -95,17 +134,8 @@ cdef void advertise(Ctx *c, const Addr *target, const Addr *to, const uint8_t *m
     else:
         out.dst = to[0]
         flags |= FLAG_SOLICITED
-    out.proto = IP_PROTO_ICMP6
-    out.ttl = NDP_HOP_LIMIT
-    out.csum_offset = 2
     out.l4 = buf + HEADROOM_BYTES
-    out.l4_bytes = NDP_HLEN + OPTION_MAC_BYTES
-    store_be32(out.l4, <uint32_t>ICMP6_NEIGHBOUR_ADVERTISEMENT << 24)
-    store_be32(out.l4 + 4, flags << 24)
-    memcpy(out.l4 + NDP_TARGET, target.b, 16)
-    out.l4[NDP_HLEN] = OPTION_TARGET_MAC
-    out.l4[NDP_HLEN + 1] = 1
-    memcpy(out.l4 + NDP_HLEN + 2, c.conf.gateway_mac, ETH_ALEN)
+    build(c, &out, ICMP6_NEIGHBOUR_ADVERTISEMENT, flags, target, OPTION_TARGET_MAC)
     ip_output(c, &out)
 
 

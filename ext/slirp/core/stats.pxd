@@ -105,6 +105,8 @@ cpdef enum Counter:
     CTR_FORWARDS_ACCEPTED
     CTR_FORWARDS_DEFERRED               # accept() failed for want of descriptors or memory: clients
                                         # wait
+    CTR_NEIGH_UNKNOWN                   # frames not sent, as nobody has said where the guest is
+    CTR_NEIGH_ASKED                     # ARP requests and neighbour solicitations about that
     CTR_COUNT
 
 

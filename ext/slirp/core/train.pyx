@@ -12,8 +12,8 @@ from .stats cimport (
     stats_count,
 )
 from .wire cimport (
-    FRAME_MAX_BYTES, HEADROOM_BYTES, IP4_HLEN, IP_PROTO_UDP, UDP_HLEN, VNET_GSO_UDP_L4, addr_eq,
-    addr_is4, store_be16,
+    FRAME_MAX_BYTES, HEADROOM_BYTES, IP4_HLEN, IP6_HLEN, IP_PROTO_UDP, UDP_HLEN, VNET_GSO_UDP_L4,
+    addr_eq, addr_is4, store_be16,
 )
 
 cdef enum:
@@ -137,8 +137,13 @@ cdef inline uint32_t train_limit(const Flow *flow) noexcept nogil:
     return 65535 - UDP_HLEN - (IP4_HLEN if addr_is4(&flow.key.guest_addr) else 0)
 
 
-cdef bint guest_cuts(Ctx *c, const Flow *flow) noexcept nogil:
-    return c.conf.offload & (LINK_USO4 if addr_is4(&flow.key.guest_addr) else LINK_USO6) != 0
+cdef bint guest_cuts(Ctx *c, const Flow *flow, uint32_t segment_bytes) noexcept nogil:
+    """The guest's kernel takes a train of such datagrams. None is larger than the MTU: those go in
+    fragments, as they would alone.
+    """
+    cdef bint v4 = addr_is4(&flow.key.guest_addr)
+    return (c.conf.offload & (LINK_USO4 if v4 else LINK_USO6) != 0
+            and segment_bytes + UDP_HLEN + (IP4_HLEN if v4 else IP6_HLEN) <= c.conf.mtu)
 
 
 cdef void train_arrived(Ctx *c, Arrivals *a) noexcept nogil:
@@ -153,7 +158,7 @@ cdef void train_arrived(Ctx *c, Arrivals *a) noexcept nogil:
     a.flow.body.udp.replied = True
     if left <= a.datagram.segment_bytes:
         send_to_guest(c, a, data, left, 0)
-    elif guest_cuts(c, a.flow):
+    elif guest_cuts(c, a.flow, a.datagram.segment_bytes):
         send_to_guest(c, a, data, left, a.datagram.segment_bytes)
     else:
         # Each header is written over the end of the datagram before it, sent already
@@ -198,7 +203,7 @@ cdef void train_arrive(Ctx *c, Arrivals *a, Flow *flow, const Addr *src, uint16_
             and train.data + train.length == datagram.data
             and src_port == a.src_port and addr_eq(src, &a.src)
             and datagram.ttl == train.ttl and datagram.tos == train.tos
-            and guest_cuts(c, flow)):
+            and guest_cuts(c, flow, segment_bytes)):
         train.length += datagram.length
     else:
         train_arrived(c, a)
