@@ -12,7 +12,9 @@ may be more), refresh() is called when packets flow and looks at the file at mos
 from __future__ import annotations
 
 import os
-from _socket import AF_INET, AF_INET6, inet_pton
+import struct
+from _socket import AF_INET, AF_INET6, SOCK_CLOEXEC, SOCK_DGRAM, inet_pton, socket
+from fcntl import ioctl
 
 from slirp.core import oscalls
 
@@ -28,12 +30,16 @@ _IN_DIRECTORY = (
 )
 _IN_FILE = oscalls.IN_CLOSE_WRITE | oscalls.IN_MOVE_SELF | oscalls.IN_DELETE_SELF
 _LINK_LOCAL_PREFIX = b"\xfe\x80"
+_SIOCGIFINDEX = 0x8933  # netdevice(7)
+_IFREQ = struct.Struct("16si20x")
+_MAX_NAME_BYTES = 15
 
 
 class Resolvers:
     """The servers of a resolv.conf, as of the last look.
 
-    servers: 4- or 16-byte addresses, in the order of preference.
+    servers: 4- or 16-byte addresses, in the order of preference; a link-local one has the number of
+             its interface in its third and fourth 16 bits, where the data plane looks for it.
     domains: where names without a dot are searched for.
     watched: somebody waits for the descriptor of watch(): refresh() does nothing.
     """
@@ -145,12 +151,30 @@ def parse_domains(text: str) -> list[str]:
 
 
 def _parse_address(text: str) -> bytes | None:
-    address, _, _scope = text.partition("%")
+    address, _, scope = text.partition("%")
     try:
         if ":" not in address:
             return inet_pton(AF_INET, address)
         packed = inet_pton(AF_INET6, address)
     except (OSError, ValueError):
         return None
-    # A link-local server is none without its interface, which the data plane has no place for.
-    return None if packed.startswith(_LINK_LOCAL_PREFIX) else packed
+    if not packed.startswith(_LINK_LOCAL_PREFIX):
+        return packed
+    index = _interface(scope)  # without which a link-local server is none
+    return packed[:4] + struct.pack("!I", index) + packed[8:] if index else None
+
+
+def _interface(scope: str) -> int:
+    """The number of an interface by its name, or its number (RFC 4007 11.2); 0: there is none."""
+    name = os.fsencode(scope)
+    if not 0 < len(name) <= _MAX_NAME_BYTES:
+        return 0
+    try:
+        any_socket = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC)
+        try:
+            index: int = _IFREQ.unpack(ioctl(any_socket, _SIOCGIFINDEX, _IFREQ.pack(name, 0)))[1]
+        finally:
+            any_socket.close()
+    except OSError:
+        index = int(scope) if scope.isascii() and scope.isdigit() else 0
+    return index if 0 < index < 1 << 31 else 0

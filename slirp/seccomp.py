@@ -77,6 +77,7 @@ _F_DUPFD, _F_GETFD, _F_SETFD, _F_GETFL, _F_SETFL, _F_DUPFD_CLOEXEC = 0, 1, 2, 3,
 # What isatty(), which open() calls, asks in glibc, in newer ones and in musl.
 _TCGETS, _TCGETS2, _TIOCGWINSZ = 0x5401, 0x802C542A, 0x5413
 _SIOCOUTQ, _FIONREAD = 0x5411, 0x541B
+_SIOCGIFINDEX = 0x8933
 _FIONBIO, _FIONCLEX, _FIOCLEX = 0x5421, 0x5450, 0x5451
 _PR_SET_NAME = 15
 _SET_MODE_FILTER, _FLAG_TSYNC = 1, 1
@@ -183,6 +184,7 @@ def _checks(pids: Sequence[int]) -> list[tuple[str, Alternatives, int]]:
     ]
     commands = (_F_DUPFD, _F_GETFD, _F_SETFD, _F_GETFL, _F_SETFL, _F_DUPFD_CLOEXEC)
     requests = [_TCGETS, _TCGETS2, _TIOCGWINSZ]
+    requests += [_SIOCGIFINDEX]  # resolv.conf's names of interfaces
     requests += [_SIOCOUTQ, _FIONREAD, _FIONBIO, _FIONCLEX, _FIOCLEX]
     thread = [Condition(0, _CLONE_THREAD, mask=_CLONE_THREAD | _CLONE_OTHER)]
     return [

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from lab.daemons import Slirp
+from lab.namespaces import Namespace
 from lab.servers import DNS_PORT, DnsServer, serve_http
 from lab.topology import REMOTE, REMOTE_SECOND, SILENT, Guest, Topology
 
@@ -90,6 +92,37 @@ def test_host_resolver_on_loopback(
     with server.running():
         net.guest.run("sleep", "0.3")  # the change is told, and not found a second later
         assert dig(net.guest, "local.test") == "192.0.2.1"
+
+
+@pytest.mark.beyond
+@pytest.mark.parametrize("named", ["before", "by name", "by number"])
+def test_link_local_server(
+    bed: Topology, attach: Attach, host_resolver: Callable[..., None], named: str
+) -> None:
+    """fe80::53 of the interface that resolv.conf names, before ready or when we are confined."""
+
+    def index(space: Namespace) -> int:
+        return int(space.run("ip", "-o", "link", "show", "eth0").stdout.split(":")[0])
+
+    scope = str(index(bed.host)) if named == "by number" else "eth0"
+    bed.remote.run("ip", "addr", "replace", "fe80::53/64", "dev", "eth0", "nodad")
+    bed.host.run("ip", "addr", "replace", "fe80::51/64", "dev", "eth0", "nodad")
+    datagrams = bed.remote.new_socket(socket.SOCK_DGRAM, socket.AF_INET6)
+    listener = bed.remote.new_socket(family=socket.AF_INET6)
+    for sock in (datagrams, listener):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("fe80::53", DNS_PORT, 0, index(bed.remote)))
+    listener.listen()
+    if named == "before":
+        host_resolver(f"fe80::53%{scope}")
+    net = attach()
+    if named != "before":
+        host_resolver(f"fe80::53%{scope}")
+        net.guest.run("sleep", "0.3")
+    net.guest.use_resolver(DNS, bed.workdir)  # there is no eth0, of which dig would read
+    with DnsServer(datagrams, listener, {"local.test": "192.0.2.1"}).running():
+        for transport in ("+notcp", "+tcp"):
+            assert dig(net.guest, transport, "local.test") == "192.0.2.1"
 
 
 @pytest.mark.beyond

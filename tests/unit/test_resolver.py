@@ -27,8 +27,14 @@ def show(servers: list[bytes]) -> list[str]:
         ("nameserver\t192.0.2.1 # mine\nnameserver 2001:db8::1", ["192.0.2.1", "2001:db8::1"]),
         ("# nameserver 192.0.2.1\nsearch example.org\nnameserver 127.0.0.53\n", ["127.0.0.53"]),
         ("nameserver 2001:db8::1%eth0\n", ["2001:db8::1"]),
-        # usable only with the interface that the data plane is not told
-        ("nameserver fe80::1%eth0\nnameserver 192.0.2.2\n", ["192.0.2.2"]),
+        # the interface, by name or number, inside the address; none without it
+        ("nameserver fe80::1%lo\n", ["fe80:0:0:1::1"]),
+        ("nameserver fe80::1:2:3:4%70000\n", ["fe80:0:1:1170:1:2:3:4"]),
+        ("nameserver fe80::1%no-such-link\nnameserver 192.0.2.2\n", ["192.0.2.2"]),
+        ("nameserver fe80::1%2147483648\nnameserver 192.0.2.2\n", ["192.0.2.2"]),
+        ("nameserver fe80::1%0\nnameserver fe80::1%²\nnameserver 192.0.2.2\n", ["192.0.2.2"]),
+        ("nameserver fe80::1\nnameserver fe80::1%\nnameserver 192.0.2.2\n", ["192.0.2.2"]),
+        ("nameserver fe80::1%a-name-that-is-too-long\nnameserver 192.0.2.2\n", ["192.0.2.2"]),
         ("nameserver 192.0.2\nnameserver x\nnameserver\nnameserver 192.0.2.3", ["192.0.2.3"]),
         # resolv.conf(5): without any, the local machine
         ("", ["127.0.0.1"]),

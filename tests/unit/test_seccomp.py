@@ -235,7 +235,7 @@ def test_options_of_sockets(machine: Machine) -> None:
 
 
 def test_terminals_and_devices(machine: Machine) -> None:
-    for request in (0x5421, 0x5401, 0x5413, 0x802C542A):  # FIONBIO, and isatty()
+    for request in (0x5421, 0x5401, 0x5413, 0x802C542A, 0x8933):  # FIONBIO, isatty(), SIOCGIFINDEX
         assert machine.judge("ioctl", 3, request) == ALLOW
     for request in (0x5412, 0x400454CA, 0x8912):  # TIOCSTI, TUNSETIFF, SIOCGIFCONF
         assert machine.judge("ioctl", 0, request) == TRAP

@@ -23,7 +23,10 @@ from .linux cimport (
     recvmsg, send, sendmsg, setsockopt, shutdown, sock_extended_err, sockaddr, sockaddr_in,
     sockaddr_in6, socket, socklen_t,
 )
-from .wire cimport ICMP_HLEN, Addr, addr_is4, addr_is_zero, addr_set4, load_be16, load_be32
+from .wire cimport (
+    ICMP_HLEN, Addr, addr_is4, addr_is_link_local6, addr_is_zero, addr_set4, load_be16, load_be32,
+    store_be32,
+)
 
 cdef enum:
     CONTROL_BYTES = 256             # room for every control message asked for
@@ -49,6 +52,9 @@ cdef socklen_t sockaddr_out(SockAddr *sa, const Addr *addr, uint16_t port) noexc
     sa.in6.sin6_family = AF_INET6
     sa.in6.sin6_port = htons(port)
     memcpy(&sa.in6.sin6_addr, addr.b, 16)
+    if addr_is_link_local6(addr):
+        sa.in6.sin6_scope_id = load_be32(&addr.b[4])
+        memset(&sa.in6.sin6_addr.s6_addr[4], 0, 4)
     return sizeof(sockaddr_in6)
 
 
@@ -60,6 +66,8 @@ cdef uint16_t sockaddr_in_(const SockAddr *sa, Addr *addr) noexcept nogil:
         return ntohs(sa.in4.sin_port)
     if sa.any.sa_family == AF_INET6:
         memcpy(addr.b, &sa.in6.sin6_addr, 16)
+        if addr_is_link_local6(addr):
+            store_be32(&addr.b[4], sa.in6.sin6_scope_id)
         return ntohs(sa.in6.sin6_port)
     return 0
 

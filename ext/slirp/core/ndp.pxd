@@ -8,9 +8,9 @@ Python, which advertises the prefix. Nobody takes our own addresses away from us
 """
 from .ctx cimport Ctx
 from .stats cimport Drop
-from .wire cimport Addr, IpHdr
+from .wire cimport IpHdr
 
 
 cdef bint ndp_is_ours(const IpHdr *ip) noexcept nogil
 cdef Drop ndp_input(Ctx *c, const IpHdr *ip) noexcept nogil
-cdef void ndp_ask(Ctx *c, const Addr *target) noexcept nogil
+cdef void ndp_ask_for_guests(Ctx *c) noexcept nogil

@@ -3,6 +3,8 @@
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy, memset
 
+from .arp cimport arp_ask
+from .ctx cimport NEIGH_WANTED_MAX
 from .fwd cimport fwd_in_subnet, fwd_is_ours
 from .icmp6 cimport (
     ICMP6_NEIGHBOUR_ADVERTISEMENT, ICMP6_NEIGHBOUR_SOLICITATION, ICMP6_REDIRECT,
@@ -15,8 +17,8 @@ from .stats cimport (
     stats_count,
 )
 from .wire cimport (
-    ETH_ALEN, HEADROOM_BYTES, IP_PROTO_ICMP6, NDP_HOP_LIMIT, Addr, addr_eq, addr_is_link_local6,
-    addr_is_multicast6, addr_is_zero, store_be32,
+    ETH_ALEN, HEADROOM_BYTES, IP_PROTO_ICMP6, NDP_HOP_LIMIT, Addr, addr_eq, addr_is4,
+    addr_is_link_local6, addr_is_multicast6, addr_is_zero, store_be32,
 )
 
 cdef enum:
@@ -98,7 +100,7 @@ cdef void build(Ctx *c, OutFrame *out, uint8_t kind, uint32_t flags, const Addr 
     memcpy(out.l4 + NDP_HLEN + 2, c.conf.gateway_mac, ETH_ALEN)
 
 
-cdef void ndp_ask(Ctx *c, const Addr *target) noexcept nogil:
+cdef void ask(Ctx *c, const Addr *target) noexcept nogil:
     """Who has that address of the guest's? RFC 4861 7.2.2."""
     cdef uint8_t buf[HEADROOM_BYTES + NDP_HLEN + OPTION_MAC_BYTES]
     cdef uint8_t group_mac[6]
@@ -190,3 +192,17 @@ cdef Drop ndp_input(Ctx *c, const IpHdr *ip) noexcept nogil:
     if ip.payload[0] == ICMP6_NEIGHBOUR_SOLICITATION:
         return solicitation(c, ip, &target)
     return advertisement(c, ip, &target)
+
+
+cdef void ndp_ask_for_guests(Ctx *c) noexcept nogil:
+    """Those of either family that something could not be sent to."""
+    cdef int i
+    c.wanted_due = False
+    for i in range(NEIGH_WANTED_MAX):
+        if not c.wanted[i].due:
+            continue
+        c.wanted[i].due = False
+        if addr_is4(&c.wanted[i].addr):
+            arp_ask(c, &c.wanted[i].addr)
+        else:
+            ask(c, &c.wanted[i].addr)

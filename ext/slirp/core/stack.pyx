@@ -7,10 +7,10 @@ from libc.errno cimport ENOSPC
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset, strerror
 
-from .arp cimport arp_ask, arp_input
+from .arp cimport arp_input
 from .blocks cimport pool_destroy, pool_init
 from .conn cimport FLOW_DNS, FLOW_FREE, FLOW_PING, FLOW_TCP, Flow
-from .ctx cimport DNS_MAX, FORWARDS_MAX, NEIGH_WANTED_MAX, Forward
+from .ctx cimport DNS_MAX, FORWARDS_MAX, Forward
 from .dns cimport dns_input, dns_is_for, dns_on_host_event, dns_on_timer
 from .flow cimport SLAB_FLOWS, flow_at, flow_by_handle, flows_destroy, flows_init
 from .frag cimport frag_clear, frag_count, frag_done, frag_input, frag_pop_expired
@@ -25,7 +25,7 @@ from .ip cimport neigh_learn
 from .ip4 cimport ip4_is_source, ip4_parse
 from .ip6 cimport ip6_parse, ip6_walk
 from .linux cimport getrandom
-from .ndp cimport ndp_ask, ndp_input, ndp_is_ours
+from .ndp cimport ndp_ask_for_guests, ndp_input, ndp_is_ours
 from .ping cimport ping_close, ping_input, ping_is_for_group, ping_on_host_event, ping_on_timer
 from .punt cimport punt_dhcp, punt_is_dhcp4, punt_is_dhcp6, punt_reply, punt_take
 from .siphash cimport SipKey
@@ -265,20 +265,6 @@ cdef void stack_run_timers(Ctx *c) noexcept nogil:
         node = timers_pop(&c.timers, c.now_us)
 
 
-cdef void ask_for_guests(Ctx *c) noexcept nogil:
-    """Those that something could not be sent to."""
-    cdef int i
-    c.wanted_due = False
-    for i in range(NEIGH_WANTED_MAX):
-        if not c.wanted[i].due:
-            continue
-        c.wanted[i].due = False
-        if addr_is4(&c.wanted[i].addr):
-            arp_ask(c, &c.wanted[i].addr)
-        else:
-            ndp_ask(c, &c.wanted[i].addr)
-
-
 cdef bint stack_serve(Ctx *c) noexcept nogil:
     """The batch is over: what was held leaves, and each touched connection is served once. True
     when some want another turn.
@@ -287,7 +273,7 @@ cdef bint stack_serve(Ctx *c) noexcept nogil:
     train_departed(c)
     more = tcp_serve(c)
     if c.wanted_due:
-        ask_for_guests(c)
+        ndp_ask_for_guests(c)
     return more
 
 

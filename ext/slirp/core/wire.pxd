@@ -63,6 +63,8 @@ cdef enum:
     HEADROOM_BYTES = 12 + 14 + 40 + 60   # room for the headers of any frame that we build
 
 
+# IPv4 as ::ffff:a.b.c.d. The host's link-local addresses of IPv6 have the number of their interface
+# in bytes 4 to 7, which are zero on the wire (RFC 4291 2.5.6): one link's are not another's.
 cdef union Addr:
     uint8_t b[16]
     uint64_t w[2]
