@@ -106,6 +106,7 @@ def test_a_storm_of_frames(bed: Topology, dns: DnsServer, attach: Attach) -> Non
     print(f"storm: {taken} of {STORM_FRAMES} frames sent, {counters['frames_from_guest']} read")
     assert counters["frames_from_guest"] > STORM_FRAMES // 10
     assert counters["frames_to_guest"] > STORM_FRAMES // 1000  # it had to do with them
+    assert counters["frags_reassembled"] > STORM_FRAMES // 1000
     serves(bed, net)
     grown = usage(net.pid).pss_bytes - before
     print(f"storm: {before >> 20} MB before, {grown >> 20} MB more after")

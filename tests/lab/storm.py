@@ -1,7 +1,8 @@
 """A storm of frames from inside a guest: whoever is root there may put anything on the TAP.
 
 Frames are made from a seed, so that a storm that did harm can be made again: valid ones of every
-protocol, the same with bytes changed, cut or torn apart, and noise. Half go out with a virtio-net
+protocol, the same with bytes changed, cut or torn apart, datagrams in pieces that are whole
+together, and noise. Half of the others go out with a virtio-net
 header that says anything of checksums and segmentation, which the guest's kernel passes on as far
 as it believes it.
 """
@@ -42,14 +43,19 @@ def checksum(data: bytes) -> int:
     return int(~total & 0xFFFF)
 
 
+def header4(proto: int, ident: int, fragment: int, n: int, to: bytes) -> bytes:
+    """An IPv4 header for `n` bytes, with a right checksum."""
+    fields = (0x45, 0, 20 + n, ident, fragment, 64, proto, 0)
+    head = bytearray(struct.pack("!BBHHHBBH", *fields) + GUEST + to)
+    head[10:12] = checksum(bytes(head)).to_bytes(2, "big")
+    return bytes(head)
+
+
 def ipv4(dice: random.Random, proto: int, payload: bytes) -> bytes:
     """A datagram with a right header, of which anything may be a fragment."""
     fragment = dice.choice((0, 0, 0, 0x4000, 0x2000, 0x2001, 185, dice.randrange(1 << 16)))
-    fields = (20 + len(payload), dice.randrange(8), fragment, 64, proto, 0)
-    ends = GUEST + dice.choice(DESTINATIONS)
-    head = bytearray(struct.pack("!BBHHHBBH", 0x45, 0, *fields) + ends)
-    head[10:12] = checksum(bytes(head)).to_bytes(2, "big")
-    return bytes(head) + payload
+    to = dice.choice(DESTINATIONS)
+    return header4(proto, dice.randrange(8), fragment, len(payload), to) + payload
 
 
 def transport(dice: random.Random) -> tuple[int, bytes]:
@@ -101,6 +107,37 @@ def frame(dice: random.Random) -> bytes:
     return bytes(whole[:1514])
 
 
+def pieces(dice: random.Random) -> list[bytes]:
+    """The frames of one datagram in fragments, in any order; some of them twice."""
+    proto, payload = transport(dice)
+    payload += dice.randbytes(16)
+    size = max(8, len(payload) // dice.choice((2, 3, 4)) // 8 * 8)
+    ident, to = dice.randrange(1 << 16), dice.choice(DESTINATIONS)
+    v6 = dice.random() < 0.3
+    frames = []
+    for at in range(0, len(payload), size):
+        part, more = payload[at : at + size], at + size < len(payload)
+        if v6:
+            body = struct.pack("!BBHI", proto, 0, at | more, ident) + part
+            head = struct.pack("!IHBB", 0x60000000, len(body), 44, 64)
+            head += bytes.fromhex("fd000000000000000000000000000064")
+            head += bytes.fromhex("fd000000000000000000000000000002")
+        else:
+            body, field = part, at // 8 | (0x2000 if more else 0)
+            head = header4(proto, ident, field, len(part), to)
+        ethertype = 0x86DD if v6 else 0x0800
+        frames.append(GATEWAY_MAC + GUEST_MAC + ethertype.to_bytes(2, "big") + head + body)
+    if dice.random() < 0.2:
+        frames.append(dice.choice(frames))
+    dice.shuffle(frames)
+    return frames
+
+
+def burst(dice: random.Random) -> list[bytes]:
+    """A frame, or all of a datagram."""
+    return pieces(dice) if dice.random() < 0.03 else [frame(dice)]
+
+
 def vnet(dice: random.Random, frame_bytes: int) -> bytes:
     """A virtio-net header: none of its promises, or some that may be true."""
     if dice.random() < 0.5:
@@ -125,14 +162,21 @@ def storm(guest: Guest, frames: int, seed: int, prepared: int = 20000) -> int:
     in another order, with other bytes changed.
     """
     dice = random.Random(seed)
-    kept = [frame(dice) for _ in range(min(frames, prepared))]
-    taken = 0
+    kept = [burst(dice) for _ in range(min(frames, prepared))]
+    fresh = iter(kept)
+    taken = number = 0
     with door(guest) as out:
-        for number in range(frames):
-            body = kept[number] if number < prepared else _again(dice, dice.choice(kept))
-            with contextlib.suppress(OSError):  # its own kernel does not believe the header
-                out.send(vnet(dice, len(body)) + body)
-                taken += 1
+        while number < frames:
+            bodies = next(fresh, None)
+            if bodies is None:
+                bodies = dice.choice(kept)
+                bodies = [_again(dice, bodies[0])] if len(bodies) == 1 else bodies
+            for body in bodies:
+                header = vnet(dice, len(body)) if len(bodies) == 1 else bytes(VNET_HLEN)
+                with contextlib.suppress(OSError):  # its own kernel does not believe the header
+                    out.send(header + body)
+                    taken += 1
+            number += len(bodies)
     return taken
 
 
