@@ -14,9 +14,10 @@ import pytest
 
 from lab.daemons import Slirp
 from lab.namespaces import Namespace, family_of
-from lab.topology import REMOTE, REMOTE6, Topology, gateway_of
+from lab.topology import HOST, REMOTE, REMOTE6, Topology, gateway_of
 
 Attach = Callable[..., Slirp]
+IP_MTU_DISCOVER, IP_PMTUDISC_DONT = 10, 0  # linux/in.h
 GATEWAY = gateway_of("10.0.2.0/24")
 SECOND, THIRD = "198.18.1.2", "198.18.2.2"
 NARROW_MTU = 1280
@@ -118,6 +119,19 @@ def test_what_may_be_cut_arrives(chain: Chain, net: Slirp) -> None:
 def test_ping_that_may_not_be_cut(chain: Chain, net: Slirp) -> None:
     done = net.guest.run("ping", "-c1", "-W3", "-Mdo", "-s1400", THIRD, check=False)
     assert re.search(rf"mtu ?= ?{NARROW_MTU}", done.stdout + done.stderr), done
+
+
+@pytest.mark.beyond
+def test_answer_of_a_forwarded_port_is_cut_on_the_way(chain: Chain, net: Slirp) -> None:
+    """The guest allows it, so the first one arrives: nobody has to learn of the path's MTU."""
+    with net.guest.bind_udp() as server, chain.third.bind_udp(THIRD) as client:
+        net.forward("udp", 7000, server.getsockname()[1])
+        server.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
+        client.sendto(b"?", (HOST, 7000))
+        _, source = server.recvfrom(10)
+        server.sendto(bytes(1400), source)
+        client.settimeout(3)
+        assert len(client.recv(2000)) == 1400
 
 
 def test_class_of_a_datagram(chain: Chain, net: Slirp) -> None:

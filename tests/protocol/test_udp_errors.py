@@ -120,6 +120,43 @@ def test_wish_not_to_be_cut_is_passed_on(lan: Lan) -> None:
     assert wishes == [(OPTION_DONT_FRAGMENT, value) for value in (1, 0, 1)]
 
 
+def test_so_is_that_of_an_answer_to_a_client(lan: Lan) -> None:
+    """Of all clients on the forward's one socket."""
+    socket = lan.forward(7000)
+    for port in (4000, 4001):
+        socket.datagram(WORLD, port, b"?")
+        lan.next()
+    for port, df in ((4000, 1), (4001, 1), (4000, 0), (4001, 0), (4000, 1)):
+        lan.udp(WORLD, port, b"!", sport=7000, df=df)
+    wishes = [call[1:] for call in lan.host.called("set_option")]
+    assert wishes == [(OPTION_DONT_FRAGMENT, value) for value in (1, 0, 1)]
+    assert [sent.port for sent in socket.sent] == [4000, 4001, 4000, 4001, 4000]
+
+
+def test_answer_to_a_client_that_is_too_big(lan: Lan) -> None:
+    """The host's kernel says so at once, and in the socket's error queue of what the path has."""
+    socket = lan.forward(7000)
+    socket.datagram(WORLD, 4000, b"?")
+    lan.next()
+    socket.refusals.append(errno.EMSGSIZE)
+    lan.udp(WORLD, 4000, bytes(1400), sport=7000, df=1)
+    lan.dropped(Drop.DROP_UDP_TOO_BIG)
+    socket.report(errno.EMSGSIZE, 0, 0, WORLD, 4000, b"", 1300)
+    frame = lan.inbox[0]
+    lan.expect_icmp_error(4)
+    assert int.from_bytes(bytes(frame.icmp)[6:8], "big") == 1300
+
+
+def test_another_clients_error_loses_no_answer(lan: Lan) -> None:
+    """sendmsg(2) gives what an earlier datagram met; the next call sends."""
+    socket = lan.forward(7000)
+    socket.datagram(WORLD, 4000, b"?")
+    lan.next()
+    socket.refusals.append(errno.ECONNREFUSED)
+    lan.udp(WORLD, 4000, b"!", sport=7000)
+    assert [sent.data for sent in socket.sent] == [b"!"]
+
+
 def test_what_no_ethernet_carries_may_be_cut(make_lan: Callable[..., Lan]) -> None:
     """A guest with a wider MTU has DF in everything; nobody told it of a path."""
     lan = make_lan(mtu=65520)

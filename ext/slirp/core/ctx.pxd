@@ -115,6 +115,7 @@ cdef struct Forward:                # a port of the host that leads into the gue
     Addr guest_addr
     uint16_t guest_port
     uint32_t generation
+    uint8_t cutting                 # Cutting (conn.pxd), of UDP
     bint waiting                    # TCP: clients may be left that could not be taken yet
 
 

@@ -21,6 +21,7 @@ cdef void icmp_error(Ctx *c, const IpHdr *ip, uint8_t icmp_type, uint8_t icmp_co
 cdef void icmp_problem(Ctx *c, const IpHdr *ip) noexcept nogil
 cdef void icmp_beyond_scope(Ctx *c, const IpHdr *ip) noexcept nogil
 cdef void icmp_refuse(Ctx *c, const IpHdr *ip, int error) noexcept nogil
+cdef uint8_t icmp_cutting(const IpHdr *ip) noexcept nogil
 cdef ssize_t icmp_tracked_send(Ctx *c, Flow *flow, const IpHdr *ip,
                                const Datagram *datagram) noexcept nogil
 cdef void icmp_take_errors(Ctx *c, Flow *flow, uint32_t *mtu) noexcept nogil

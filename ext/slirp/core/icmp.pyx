@@ -299,7 +299,7 @@ cdef void icmp_take_errors(Ctx *c, Flow *flow, uint32_t *mtu) noexcept nogil:
             icmp_error_for_udp(c, flow, &flow.key.dest_addr, flow.key.dest_port, &error)
 
 
-cdef uint8_t cutting_of(const IpHdr *ip) noexcept nogil:
+cdef uint8_t icmp_cutting(const IpHdr *ip) noexcept nogil:
     """Whether the host may cut a datagram, or each of a train."""
     cdef uint32_t n = UDP_HLEN + ip.gso_size if ip.gso_size else ip.payload_bytes
     cdef bint whole = ip.v6 or load_be16(ip.header + 6) & IP4_DF
@@ -334,7 +334,7 @@ cdef ssize_t icmp_tracked_send(Ctx *c, Flow *flow, const IpHdr *ip,
     """
     cdef uint8_t *cutting = &flow.body.udp.cutting
     cdef Sent *sent = &flow.body.udp.sent
-    cdef uint8_t wish = cutting_of(ip)
+    cdef uint8_t wish = icmp_cutting(ip)
     cdef uint32_t mtu = 0
     cdef ssize_t result
     if flow.kind == FLOW_PING:

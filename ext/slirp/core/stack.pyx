@@ -9,7 +9,7 @@ from libc.string cimport memcmp, memcpy, memset, strerror
 
 from .arp cimport arp_input
 from .blocks cimport pool_destroy, pool_init
-from .conn cimport FLOW_DNS, FLOW_FREE, FLOW_PING, FLOW_TCP, Flow
+from .conn cimport CUTTING_UNSAID, FLOW_DNS, FLOW_FREE, FLOW_PING, FLOW_TCP, Flow
 from .ctx cimport DNS_MAX, FORWARDS_MAX, Forward
 from .dns cimport dns_input, dns_is_for, dns_on_host_event, dns_on_timer
 from .flow cimport SLAB_FLOWS, flow_at, flow_by_handle, flows_destroy, flows_init
@@ -342,6 +342,7 @@ cdef int stack_add_forward(Ctx *c, uint8_t proto, int fd, const Addr *guest_addr
         forward.guest_addr = guest_addr[0]
         forward.guest_port = guest_port
         forward.waiting = False
+        forward.cutting = CUTTING_UNSAID
         return i
     return -ENOSPC
 

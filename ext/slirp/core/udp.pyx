@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
-from .conn cimport FLOW_DNS, FLOW_UDP, FLOW_UDP_FORWARD, FLOW_UDP_PEER
+from .conn cimport CUTTING_FORBIDDEN, FLOW_DNS, FLOW_UDP, FLOW_UDP_FORWARD, FLOW_UDP_PEER
 from .ctx cimport Forward
 from .flow cimport (
     LRU_UDP, flow_alloc, flow_free, flow_handle, flow_lookup, flow_set_class, flow_unhash, flow_use,
@@ -13,13 +13,15 @@ from .fwd cimport (
     ROUTE_DNS_CLOSED, ROUTE_LOOPBACK_CLOSED, ROUTE_NOWHERE, ROUTE_REFUSED, ROUTE_WORLD, Target,
     fwd_at, fwd_for_guest, fwd_guest_view, fwd_nowhere, fwd_route,
 )
-from .hostops cimport EVENT_ERROR, REF_FLOW, Datagram, HostError, ref_make
-from .icmp cimport icmp_error, icmp_error_for_udp, icmp_take_errors
+from .hostops cimport EVENT_ERROR, OPTION_DONT_FRAGMENT, REF_FLOW, Datagram, HostError, ref_make
+from .icmp cimport icmp_cutting, icmp_error, icmp_error_for_udp, icmp_take_errors
 from .icmp6 cimport ICMP_HOST_UNREACHABLE, ICMP_PORT_UNREACHABLE, ICMP_UNREACHABLE
 from .ip cimport ip_csum_ok, neigh_lookup
+from .linux cimport EAGAIN, EMSGSIZE
 from .stats cimport (
     CTR_HOST_RX_DROPPED, CTR_UDP_EVICTED, CTR_UDP_FLOWS, DROP_FLOWS_FULL,
-    DROP_NONE, DROP_UDP_BAD_CHECKSUM, DROP_UDP_FORBIDDEN, DROP_UDP_MALFORMED, stats_count,
+    DROP_NONE, DROP_UDP_BAD_CHECKSUM, DROP_UDP_FORBIDDEN, DROP_UDP_MALFORMED,
+    DROP_UDP_TOO_BIG, stats_count,
 )
 from .timers cimport timer_cancel, timer_set
 from .train cimport (
@@ -183,6 +185,26 @@ cdef Drop udp_parse(const IpHdr *ip, FlowKey *key, uint32_t *n) noexcept nogil:
     return DROP_NONE
 
 
+cdef Drop send_by_forward(Ctx *c, const Flow *flow, const IpHdr *ip,
+                          const Datagram *datagram) noexcept nogil:
+    """An answer to a forwarded port's client. The socket is all clients': what it was told last
+    stands with the forward, and an error that waits may be another's. What is too big comes back by
+    the error queue too, from which the guest is told.
+    """
+    cdef Forward *forward = fwd_at(c, flow.body.udp.forward_id)
+    cdef uint8_t wish = icmp_cutting(ip)
+    cdef ssize_t result
+    if forward != NULL and forward.cutting != wish:
+        forward.cutting = wish
+        c.host.set_option(c.host.impl, flow.fd, OPTION_DONT_FRAGMENT, wish == CUTTING_FORBIDDEN)
+    result = c.host.dgram_send(c.host.impl, flow.fd, datagram)
+    if result < 0 and result != -EAGAIN and result != -EMSGSIZE:
+        result = c.host.dgram_send(c.host.impl, flow.fd, datagram)
+    if result == -EMSGSIZE:
+        return DROP_UDP_TOO_BIG
+    return DROP_NONE if result >= 0 else train_refuse(c, ip, <int>-result)
+
+
 cdef Drop udp_input(Ctx *c, const IpHdr *ip) noexcept nogil:
     """A datagram, or a train of them, from the guest."""
     cdef FlowKey key
@@ -212,8 +234,7 @@ cdef Drop udp_input(Ctx *c, const IpHdr *ip) noexcept nogil:
     if ip.gso_type == VNET_GSO_UDP_L4 and datagram.length > ip.gso_size:
         datagram.segment_bytes = ip.gso_size
     if flow.kind == FLOW_UDP_FORWARD:
-        result = c.host.dgram_send(c.host.impl, flow.fd, &datagram)
-        return DROP_NONE if result >= 0 else train_refuse(c, ip, <int>-result)
+        return send_by_forward(c, flow, ip, &datagram)
     return train_depart(c, flow, ip, &datagram)
 
 
