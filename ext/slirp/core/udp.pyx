@@ -210,7 +210,6 @@ cdef Drop udp_input(Ctx *c, const IpHdr *ip) noexcept nogil:
     cdef FlowKey key
     cdef Flow *flow = NULL
     cdef Datagram datagram
-    cdef ssize_t result
     cdef uint32_t n
     cdef Drop d = udp_parse(ip, &key, &n)
     if d == DROP_NONE:
