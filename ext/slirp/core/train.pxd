@@ -7,8 +7,12 @@ batch of frames is over, and leave by one UDP_SEGMENT; and what a host's socket 
 source enters the guest as one USO frame, where the guest's kernel cuts those. All of a train have
 one size, but for the last, which may be shorter; order is kept. Nobody waits: what is held leaves
 before connections are served.
+
+A frame whose headers are those of the train's first, but for lengths, identification and checksum,
+belongs to the same flow and has passed the same checks: it is held without another walk through the
+layers, for a quarter of the instructions.
 """
-from libc.stdint cimport uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from .conn cimport Flow
 from .ctx cimport Ctx
@@ -29,6 +33,7 @@ cdef Drop train_refuse(Ctx *c, const IpHdr *ip, int error) noexcept nogil
 cdef Drop train_depart(Ctx *c, Flow *flow, const IpHdr *ip,
                        const Datagram *datagram) noexcept nogil
 cdef void train_departed(Ctx *c) noexcept nogil
+cdef bint train_join(Ctx *c, const uint8_t *frame, uint32_t n) noexcept nogil
 cdef bint train_receive(Ctx *c, int fd, Arrivals *a, Datagram *datagram) noexcept nogil
 cdef void train_arrive(Ctx *c, Arrivals *a, Flow *flow, const Addr *src, uint16_t src_port,
                        const Datagram *datagram) noexcept nogil
