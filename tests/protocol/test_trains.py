@@ -85,15 +85,21 @@ def test_datagram_joins_a_train_of_the_hosts_kernel(make_lan: Callable[..., Lan]
     assert frames == [(block(200, 1).data + block(60, 2).data, 100)]
 
 
-@pytest.mark.parametrize(("size", "per_train"), [(100, 60), (1472, 44), (1092, 59), (1093, 59)])
+@pytest.mark.parametrize(("size", "per_train"), [(100, 44), (1488, 44), (1489, 43), (3000, 21)])
 def test_trains_are_no_longer_than_a_datagram_may_be(
     make_lan: Callable[..., Lan], size: int, per_train: int
 ) -> None:
     """RFC 791: 65,535 bytes with all headers. Nothing is lost."""
-    waiting = [block(size, n) for n in range(60)]
+    waiting = [block(size, n) for n in range(44)]
     frames = enter(make_lan, USO, *waiting)
     assert len(frames[0][0]) == per_train * size
     assert b"".join(data for data, _ in frames) == b"".join(d.data for d in waiting)
+
+
+def test_trains_that_wait_have_their_turns(make_lan: Callable[..., Lan]) -> None:
+    """256 KiB of one socket for an event, so that it does not starve the others."""
+    waiting = [block(60_000, n, segment_bytes=1200) for n in range(7)]
+    assert [len(data) for data, _ in enter(make_lan, USO, *waiting)] == [60_000] * 5
 
 
 def test_clients_of_a_port_have_trains_of_their_own(make_lan: Callable[..., Lan]) -> None:
@@ -128,8 +134,8 @@ def sizes_of(bound: socket.socket, total: int) -> list[int]:
         ([300, 300, 20, 300], [620, 300]),
         ([20, 300, 300], [20, 600]),
         ([300, 0, 300], [300, 300]),
-        ([1400] * 50, [1400 * 46, 1400 * 4]),
-        ([1] * 100, [64, 36]),
+        ([1400] * 50, [1400 * 44, 1400 * 6]),
+        ([1] * 100, [44, 44, 12]),
         ([1473, 1473], [1473, 1473]),
     ],
 )

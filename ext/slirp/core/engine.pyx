@@ -36,7 +36,8 @@ RUN_LINK_DOWN = 2
 RUN_PUNTED = 4
 
 cdef enum:
-    LINK_BATCH = 64                 # frames read before connections are served
+    LINK_BATCH = 44                 # frames read before connections are served: a train of the
+                                    # largest datagrams that Ethernet carries, and no piece of one
     LINK_BATCH_BYTES = 1 << 20      # and bytes
     EVENTS_BATCH = 128
     BUDGET_US = 5000                # of run(): what else the caller's loop has to do waits so long

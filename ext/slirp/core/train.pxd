@@ -27,6 +27,7 @@ cdef struct Arrivals:               # of one socket, in Ctx.scratch
     uint16_t src_port
     Datagram datagram               # the train: segment_bytes is the first one's length
     uint32_t used                   # bytes of the scratch buffer, behind its headroom
+    uint32_t taken                  # bytes in all: at a bound others have their turn
 
 
 cdef Drop train_refuse(Ctx *c, const IpHdr *ip, int error) noexcept nogil
@@ -45,6 +46,7 @@ cdef inline bint train_receive_one(Ctx *c, int fd, Datagram *datagram) noexcept 
     cdef Arrivals a
     a.flow = NULL
     a.used = 0
+    a.taken = 0
     return train_receive(c, fd, &a, datagram)
 
 

@@ -21,6 +21,7 @@ cdef enum:
     TRAIN_MAX = 64                  # datagrams: UDP_MAX_SEGMENTS of Linux before 6.8
     TRAIN_DATAGRAM_BYTES = 1472     # larger ones would have to be cut on most paths, and trains are
                                     # not
+    ARRIVALS_BYTES = 256 << 10      # read from one socket before others have their turn
     UDP_CSUM_OFFSET = 6
 
 
@@ -214,8 +215,10 @@ cdef void train_arrived(Ctx *c, Arrivals *a) noexcept nogil:
 
 
 cdef bint train_receive(Ctx *c, int fd, Arrivals *a, Datagram *datagram) noexcept nogil:
-    """The next datagram of a socket, behind those before it. False when none waits."""
-    while True:
+    """The next datagram of a socket, behind those before it. False when none waits, or enough was
+    taken.
+    """
+    while a.taken < ARRIVALS_BYTES:
         if a.used > FRAME_MAX_BYTES:
             train_arrived(c, a)
             a.used = 0
@@ -224,9 +227,11 @@ cdef bint train_receive(Ctx *c, int fd, Arrivals *a, Datagram *datagram) noexcep
         datagram.capacity = FRAME_MAX_BYTES
         if c.host.dgram_recv(c.host.impl, fd, datagram) < 0:
             return False
+        a.taken += datagram.length
         if datagram.length <= 65535 - UDP_HLEN:
             return True
         stats_count(&c.stats, CTR_HOST_RX_DROPPED)
+    return False
 
 
 cdef void train_arrive(Ctx *c, Arrivals *a, Flow *flow, const Addr *src, uint16_t src_port,

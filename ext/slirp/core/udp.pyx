@@ -32,7 +32,8 @@ from .wire cimport (
 )
 
 cdef enum:
-    UDP_BATCH = 64                  # datagrams read from one socket before others have their turn
+    UDP_BATCH = 44                  # datagrams read from one socket before others have their turn:
+                                    # a train of the largest that Ethernet carries
 
 
 # ---- life of a mapping -------------------------------------------------------------------------
@@ -224,8 +225,7 @@ cdef void udp_on_host_event(Ctx *c, Flow *flow, uint32_t events) noexcept nogil:
     cdef Arrivals arrivals
     cdef Datagram datagram
     cdef int _
-    arrivals.flow = NULL
-    arrivals.used = 0
+    memset(&arrivals, 0, sizeof(Arrivals))
     if events & EVENT_ERROR:
         icmp_take_errors(c, flow, NULL)
     for _ in range(UDP_BATCH):
