@@ -162,6 +162,7 @@ cdef struct Ctx:
     PuntedFrame punted[32]
     uint32_t n_punted
     Train train
+    uint32_t singles                # datagrams of this batch that came singly
     uint8_t scratch[2 * (65535 + 14) + 138]     # datagrams of the host, behind room for headers
 
 

@@ -129,6 +129,9 @@ cdef extern from "<netinet/in.h>" nogil:
     uint16_t htons(uint16_t value)
     uint16_t ntohs(uint16_t value)
 
+cdef extern from "<sched.h>" nogil:
+    int sched_yield()
+
 cdef extern from "<netinet/tcp.h>" nogil:
     enum:
         TCP_NODELAY

@@ -133,6 +133,7 @@ cdef bint train_join(Ctx *c, const uint8_t *frame, uint32_t n) noexcept nogil:
             or train.datagram.length + length - UDP_HLEN > TRAIN_BYTES):
         return False
     couple(c, udp + UDP_HLEN, length - UDP_HLEN)
+    c.singles += 1
     return True
 
 
@@ -241,6 +242,8 @@ cdef void train_arrive(Ctx *c, Arrivals *a, Flow *flow, const Addr *src, uint16_
     """
     cdef Datagram *train = &a.datagram
     cdef uint32_t segment_bytes = train.segment_bytes
+    if datagram.segment_bytes == 0:
+        c.singles += 1
     if datagram.length > train_limit(flow):
         stats_count(&c.stats, CTR_HOST_RX_DROPPED)
         return

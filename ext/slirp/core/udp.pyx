@@ -212,6 +212,8 @@ cdef Drop udp_input(Ctx *c, const IpHdr *ip) noexcept nogil:
     datagram.tos = ip.tos
     if ip.gso_type == VNET_GSO_UDP_L4 and datagram.length > ip.gso_size:
         datagram.segment_bytes = ip.gso_size
+    else:
+        c.singles += 1
     if flow.kind == FLOW_UDP_FORWARD:
         result = c.host.dgram_send(c.host.impl, flow.fd, &datagram)
         return DROP_NONE if result >= 0 else train_refuse(c, ip, <int>-result)
