@@ -292,6 +292,27 @@ def test_many_datagrams_lose_none(wired: Wired) -> None:
     assert numbers == list(range(150))
 
 
+@pytest.mark.parametrize("forwarded", [False, True])
+def test_datagrams_wait_for_an_engine_that_is_busy(wired: Wired, forwarded: bool) -> None:
+    """More than the receive buffer that a socket has by itself can hold."""
+    with peer() as server:
+        if forwarded:
+            bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            bound.bind((LOOPBACK, 0))
+            client = bound.getsockname()
+            wired.engine.add_forward("udp", bound.detach(), GUEST, PORT)
+        else:
+            wired.udp(port_of(server), b"open")
+            wired.flush()
+            _, client = server.recvfrom(FRAME_MAX)
+        usual = server.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        number = usual // 1400  # each takes more than its octets of the buffer
+        for n in range(number):
+            server.sendto(struct.pack("!H", n) + bytes(1398), client)
+    wired.run_until(lambda: len(wired.frames) == number)
+    assert [int.from_bytes(frame.udp.data[:2], "big") for frame in wired.frames] == [*range(number)]
+
+
 def test_shorter_life_is_set(wired: Wired) -> None:
     """IP_TTL for the one datagram; the next has the host's own again."""
     with peer() as server:

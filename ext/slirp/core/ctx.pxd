@@ -128,6 +128,8 @@ cdef struct Train:                  # datagrams of the guest's, held until the b
     Flow *flow                      # NULL: none
     uint32_t count
     IpHdr ip                        # of the first
+    bint joinable                   # who has its headers needs no look but at what differs
+    uint8_t link[26]                # its virtio-net and Ethernet header
     Datagram datagram               # all of them; segment_bytes is the first one's length
     uint8_t header[65000 + 512]     # the first one's headers, then TRAIN_BYTES of payload
 
@@ -171,6 +173,7 @@ cdef struct Ctx:
     PuntedFrame punted[32]
     uint32_t n_punted
     Train train
+    uint32_t singles                # datagrams of this batch that came singly
     uint8_t scratch[2 * (65535 + 14) + 138]     # datagrams of the host, behind room for headers
 
 

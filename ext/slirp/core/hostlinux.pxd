@@ -3,8 +3,9 @@
 
 TCP sockets are watched by edges, for everything, once: what is ready is remembered by the flow, so
 that no epoll_ctl follows. Datagram sockets and listeners are watched by level: after a budget of
-reads the rest is reported again. SO_SNDBUF and SO_RCVBUF are left alone: setting them would turn
-the kernel's auto-tuning off.
+reads the rest is reported again. SO_SNDBUF and SO_RCVBUF of TCP are left alone: setting them would
+turn the kernel's auto-tuning off. A UDP socket's SO_RCVBUF is widened: nothing else holds what
+comes while we do something else.
 
 Sockets are bound to the outbound address of their family, if there is one (--outbound-addr), also
 those to the host's loopback, as slirp4netns has it; not those to a name server there, since stub

@@ -17,7 +17,8 @@ from .linux cimport (
     IP_BIND_ADDRESS_NO_PORT, IP_MTU_DISCOVER, IP_PKTINFO, IP_PMTUDISC_DO, IP_PMTUDISC_DONT,
     IP_RECVERR, IP_RECVTOS, IP_RECVTTL, IP_TOS, IP_TTL, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL,
     MSG_TRUNC, SHUT_WR, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET, SO_DOMAIN,
-    SO_EE_OFFENDER, SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6, SO_ERROR, SO_LINGER, SO_TYPE,
+    SO_EE_OFFENDER, SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6, SO_ERROR, SO_LINGER, SO_RCVBUF,
+    SO_TYPE,
     TCP_NODELAY, UDP_GRO, UDP_SEGMENT, accept4, bind, close, cmsghdr, connect, epoll_ctl,
     epoll_event, errno, getsockopt, htons, in6_pktinfo, in_pktinfo, iovec, linger, msghdr, ntohs,
     recvmsg, send, sendmsg, setsockopt, shutdown, sock_extended_err, sockaddr, sockaddr_in,
@@ -32,6 +33,8 @@ cdef enum:
     CONTROL_BYTES = 256             # room for every control message asked for
     TCP_EVENTS = EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET
     DNS_PORT = 53
+    UDP_RCVBUF_BYTES = 1 << 20      # the kernel's usual 208 KiB hold three trains; it doubles this,
+                                    # and cuts it to net.core.rmem_max
 
 
 cdef union SockAddr:
@@ -150,7 +153,7 @@ cdef int linux_watch(void *impl, int fd, uint64_t ref) noexcept nogil:
     option(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)               # each refused by the other family
     receive_options(fd, True)
     receive_options(fd, False)
-    option(fd, IPPROTO_UDP, UDP_GRO, 1)
+    udp_options(fd)
     return add(<LinuxHost *>impl, fd, ref, EPOLLIN)
 
 
@@ -254,6 +257,14 @@ cdef void receive_options(int fd, bint v4) noexcept nogil:
         option(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1)
 
 
+cdef void udp_options(int fd) noexcept nogil:
+    cdef int usual = 0
+    cdef socklen_t n = sizeof(usual)
+    option(fd, IPPROTO_UDP, UDP_GRO, 1)
+    if getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &usual, &n) == 0 and usual < UDP_RCVBUF_BYTES:
+        option(fd, SOL_SOCKET, SO_RCVBUF, UDP_RCVBUF_BYTES)
+
+
 cdef int dgram_open(LinuxHost *host, uint64_t ref, bint v4, int protocol, const Addr *peer_addr,
                     uint16_t peer_port) noexcept nogil:
     cdef SockAddr sa
@@ -283,7 +294,7 @@ cdef int linux_udp_open(void *impl, uint64_t ref, bint v4, const Addr *peer_addr
                         uint16_t peer_port) noexcept nogil:
     cdef int fd = dgram_open(<LinuxHost *>impl, ref, v4, IPPROTO_UDP, peer_addr, peer_port)
     if fd >= 0:
-        option(fd, IPPROTO_UDP, UDP_GRO, 1)
+        udp_options(fd)
     return fd
 
 

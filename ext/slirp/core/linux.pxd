@@ -95,7 +95,7 @@ cdef extern from "<sys/socket.h>" nogil:
     ssize_t recvmsg(int fd, msghdr *msg, int flags)
     enum:
         AF_INET, AF_INET6, SOCK_STREAM, SOCK_DGRAM, SOCK_NONBLOCK, SOCK_CLOEXEC
-        SOL_SOCKET, SO_DOMAIN, SO_ERROR, SO_LINGER, SO_TYPE, SHUT_WR, SHUT_RDWR
+        SOL_SOCKET, SO_DOMAIN, SO_ERROR, SO_LINGER, SO_RCVBUF, SO_TYPE, SHUT_WR, SHUT_RDWR
         MSG_NOSIGNAL, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_TRUNC
 
 cdef extern from "<netinet/in.h>" nogil:
@@ -128,6 +128,9 @@ cdef extern from "<netinet/in.h>" nogil:
         IPV6_TCLASS, IPV6_RECVTCLASS, IPV6_HOPLIMIT, IPV6_RECVHOPLIMIT, IPV6_V6ONLY
     uint16_t htons(uint16_t value)
     uint16_t ntohs(uint16_t value)
+
+cdef extern from "<sched.h>" nogil:
+    int sched_yield()
 
 cdef extern from "<netinet/tcp.h>" nogil:
     enum:

@@ -204,12 +204,13 @@ cdef void turn_stream(Ctx *c, Null *null, Frame *ack, uint32_t times,
 
 
 cdef void turn_datagrams(Ctx *c, Null *null, uint32_t times, uint32_t batch) noexcept nogil:
-    """The host has so many datagrams at once, time after time."""
+    """The host has so many datagrams at once, time after time; what is left is reported again."""
     cdef uint32_t _i
     for _i in range(times):
         null.stock_datagrams = batch
-        stack_host_event(c, null.ref, EVENT_READABLE)
-        end_batch(c)
+        while null.stock_datagrams:
+            stack_host_event(c, null.ref, EVENT_READABLE)
+            end_batch(c)
 
 
 @cython.final

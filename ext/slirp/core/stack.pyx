@@ -42,7 +42,7 @@ from .tcp_host cimport tcp_accept_again, tcp_on_accept, tcp_on_host_event, tcp_s
 from .tcp_in cimport tcp_input, tcp_packet_too_big
 from .tcp_timer cimport tcp_on_timer
 from .timers cimport TimerNode, timers_init, timers_next, timers_pop
-from .train cimport train_departed
+from .train cimport train_departed, train_join
 from .udp cimport (
     udp_close, udp_forget_forward, udp_input, udp_on_forward_event, udp_on_host_event, udp_on_timer,
 )
@@ -204,7 +204,10 @@ cdef void stack_input(Ctx *c, const uint8_t *frame, uint32_t n) noexcept nogil:
     """A frame from the guest, virtio header first. Every frame ends in one place of `drops`."""
     stats_count(&c.stats, CTR_FRAMES_FROM_GUEST)
     stats_add(&c.stats, CTR_BYTES_FROM_GUEST, n - VNET_HLEN if n > VNET_HLEN else 0)
-    c.stats.drops[<int>eth_input(c, frame, n)] += 1
+    if train_join(c, frame, n):
+        c.stats.drops[<int>DROP_NONE] += 1
+    else:
+        c.stats.drops[<int>eth_input(c, frame, n)] += 1
 
 
 # ---- events, timers, service -------------------------------------------------------------------

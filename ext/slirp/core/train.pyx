@@ -1,9 +1,10 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Trains of datagrams: see train.pxd for the theory."""
 from libc.stdint cimport uint8_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
-from .ctx cimport LINK_USO4, LINK_USO6, TRAIN_BYTES
+from .csum cimport csum_add, csum_fold
+from .ctx cimport LINK_USO4, LINK_USO6, TRAIN_BYTES, Train
 from .icmp cimport icmp_refuse, icmp_tracked_send
 from .ip cimport OutFrame, ip_output
 from .linux cimport EMFILE, EMSGSIZE, ENFILE
@@ -13,13 +14,14 @@ from .stats cimport (
 )
 from .wire cimport (
     FRAME_MAX_BYTES, HEADROOM_BYTES, IP4_HLEN, IP6_HLEN, IP_PROTO_UDP, UDP_HLEN, VNET_GSO_UDP_L4,
-    addr_eq, addr_is4, store_be16,
+    VNET_HLEN, addr_eq, addr_is4, ip_hlen, load_be16, load_be32, store_be16,
 )
 
 cdef enum:
     TRAIN_MAX = 64                  # datagrams: UDP_MAX_SEGMENTS of Linux before 6.8
     TRAIN_DATAGRAM_BYTES = 1472     # larger ones would have to be cut on most paths, and trains are
                                     # not
+    ARRIVALS_BYTES = 256 << 10      # read from one socket before others have their turn
     UDP_CSUM_OFFSET = 6
 
 
@@ -59,10 +61,22 @@ cdef void hold(Ctx *c, Flow *flow, const IpHdr *ip, const Datagram *datagram) no
     memcpy(c.train.header, ip.header, headers)
     c.train.ip.header = c.train.header
     c.train.ip.payload = c.train.header + ip.header_bytes
+    c.train.joinable = ip.csum_trusted and ip.header_bytes == ip_hlen(&ip.src)
+    memcpy(c.train.link, c.frame - VNET_HLEN, sizeof(c.train.link))
     c.train.datagram = datagram[0]
     c.train.datagram.data = c.train.header + headers
     c.train.datagram.length = 0
     c.train.datagram.segment_bytes = <uint16_t>datagram.length
+
+
+cdef void couple(Ctx *c, const uint8_t *data, uint32_t n) noexcept nogil:
+    """A datagram joins what is held; a shorter one is the last."""
+    cdef Datagram *held = &c.train.datagram
+    memcpy(held.data + held.length, data, n)
+    held.length += n
+    c.train.count += 1
+    if n < held.segment_bytes or c.train.count == TRAIN_MAX:
+        train_departed(c)
 
 
 cdef Drop train_depart(Ctx *c, Flow *flow, const IpHdr *ip,
@@ -70,7 +84,6 @@ cdef Drop train_depart(Ctx *c, Flow *flow, const IpHdr *ip,
     """Send a datagram of the guest's by its flow's own socket: at once, or before the batch is over
     with others of its kind. DROP_NONE for what is held; a refusal comes to be counted later.
     """
-    cdef Datagram *held = &c.train.datagram
     if (datagram.segment_bytes or ip.reassembled or datagram.length == 0
             or datagram.length > TRAIN_DATAGRAM_BYTES
             or ip.header_bytes > sizeof(c.train.header) - TRAIN_BYTES - UDP_HLEN):
@@ -79,12 +92,49 @@ cdef Drop train_depart(Ctx *c, Flow *flow, const IpHdr *ip,
     if not follows(c, flow, ip, datagram):
         train_departed(c)
         hold(c, flow, ip, datagram)
-    memcpy(held.data + held.length, datagram.data, datagram.length)
-    held.length += datagram.length
-    c.train.count += 1
-    if datagram.length < held.segment_bytes or c.train.count == TRAIN_MAX:
-        train_departed(c)
+    couple(c, datagram.data, datagram.length)
     return DROP_NONE
+
+
+cdef bint same_ip4(const uint8_t *a, const uint8_t *b) noexcept nogil:
+    """`b` differs from a header that is good in length, identification and checksum at most, and
+    is good too.
+    """
+    return (load_be16(a) == load_be16(b) and memcmp(a + 6, b + 6, 4) == 0
+            and memcmp(a + 12, b + 12, 8) == 0 and csum_fold(csum_add(0, b, IP4_HLEN)) == 0)
+
+
+cdef bint same_ip6(const uint8_t *a, const uint8_t *b) noexcept nogil:
+    """They differ in length at most."""
+    return load_be32(a) == load_be32(b) and memcmp(a + 6, b + 6, IP6_HLEN - 6) == 0
+
+
+cdef bint train_join(Ctx *c, const uint8_t *frame, uint32_t n) noexcept nogil:
+    """Hold a frame, virtio header first, that continues the train; False if it does not, or has to
+    be looked at more closely.
+    """
+    cdef const Train *train = &c.train
+    cdef uint32_t headers = train.ip.header_bytes + UDP_HLEN
+    cdef const uint8_t *ip = frame + sizeof(train.link)
+    cdef const uint8_t *udp = ip + train.ip.header_bytes
+    cdef uint32_t length
+    if (train.flow == NULL or not train.joinable or n <= sizeof(train.link) + headers
+            or memcmp(frame, train.link, sizeof(train.link)) != 0
+            or memcmp(udp, train.ip.payload, 4) != 0):                      # ports
+        return False
+    length = load_be16(udp + 4)
+    if train.ip.v6:
+        if load_be16(ip + 4) != length or not same_ip6(train.header, ip):
+            return False
+    elif load_be16(ip + 2) != IP4_HLEN + length or not same_ip4(train.header, ip):
+        return False
+    if (length <= UDP_HLEN or sizeof(train.link) + train.ip.header_bytes + length > n
+            or length - UDP_HLEN > train.datagram.segment_bytes
+            or train.datagram.length + length - UDP_HLEN > TRAIN_BYTES):
+        return False
+    couple(c, udp + UDP_HLEN, length - UDP_HLEN)
+    c.singles += 1
+    return True
 
 
 cdef void train_departed(Ctx *c) noexcept nogil:
@@ -171,8 +221,10 @@ cdef void train_arrived(Ctx *c, Arrivals *a) noexcept nogil:
 
 
 cdef bint train_receive(Ctx *c, int fd, Arrivals *a, Datagram *datagram) noexcept nogil:
-    """The next datagram of a socket, behind those before it. False when none waits."""
-    while True:
+    """The next datagram of a socket, behind those before it. False when none waits, or enough was
+    taken.
+    """
+    while a.taken < ARRIVALS_BYTES:
         if a.used > FRAME_MAX_BYTES:
             train_arrived(c, a)
             a.used = 0
@@ -181,9 +233,11 @@ cdef bint train_receive(Ctx *c, int fd, Arrivals *a, Datagram *datagram) noexcep
         datagram.capacity = FRAME_MAX_BYTES
         if c.host.dgram_recv(c.host.impl, fd, datagram) < 0:
             return False
+        a.taken += datagram.length
         if datagram.length <= 65535 - UDP_HLEN:
             return True
         stats_count(&c.stats, CTR_HOST_RX_DROPPED)
+    return False
 
 
 cdef void train_arrive(Ctx *c, Arrivals *a, Flow *flow, const Addr *src, uint16_t src_port,
@@ -193,6 +247,8 @@ cdef void train_arrive(Ctx *c, Arrivals *a, Flow *flow, const Addr *src, uint16_
     """
     cdef Datagram *train = &a.datagram
     cdef uint32_t segment_bytes = train.segment_bytes
+    if datagram.segment_bytes == 0:
+        c.singles += 1
     if datagram.length > train_limit(flow):
         stats_count(&c.stats, CTR_HOST_RX_DROPPED)
         return

@@ -34,7 +34,8 @@ from .wire cimport (
 )
 
 cdef enum:
-    UDP_BATCH = 64                  # datagrams read from one socket before others have their turn
+    UDP_BATCH = 44                  # datagrams read from one socket before others have their turn:
+                                    # a train of the largest that Ethernet carries
 
 
 # ---- life of a mapping -------------------------------------------------------------------------
@@ -232,6 +233,8 @@ cdef Drop udp_input(Ctx *c, const IpHdr *ip) noexcept nogil:
     datagram.tos = ip.tos
     if ip.gso_type == VNET_GSO_UDP_L4 and datagram.length > ip.gso_size:
         datagram.segment_bytes = ip.gso_size
+    else:
+        c.singles += 1
     if flow.kind == FLOW_UDP_FORWARD:
         return send_by_forward(c, flow, ip, &datagram)
     return train_depart(c, flow, ip, &datagram)
@@ -244,8 +247,7 @@ cdef void udp_on_host_event(Ctx *c, Flow *flow, uint32_t events) noexcept nogil:
     cdef Arrivals arrivals
     cdef Datagram datagram
     cdef int _
-    arrivals.flow = NULL
-    arrivals.used = 0
+    memset(&arrivals, 0, sizeof(Arrivals))
     if events & EVENT_ERROR:
         icmp_take_errors(c, flow, NULL)
     for _ in range(UDP_BATCH):
