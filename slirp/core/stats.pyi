@@ -96,4 +96,4 @@ class Counter(enum.IntEnum):
     CTR_FORWARDS_DEFERRED = 27
     CTR_NEIGH_UNKNOWN = 28
     CTR_NEIGH_ASKED = 29
-    CTR_COUNT = 27
+    CTR_COUNT = 30
