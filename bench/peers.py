@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from lab.daemons import Pasta, Slirp, default_command
 from lab.topology import HOST, Guest, Topology
@@ -21,13 +22,17 @@ _veth_ports = itertools.count()
 
 @dataclasses.dataclass
 class Attached:
-    """A guest with its uplink: `pid` is the proxy's, None where the kernel does the work."""
+    """A guest with its uplink: `pid` is the proxy's, None where the kernel does the work.
+
+    `on_stage` is entered while it is measured.
+    """
 
     guest: Guest
     pid: int | None
     ready_seconds: float
     stop: Callable[[], None]
     forward: tuple[str, int] | None = None
+    on_stage: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +79,14 @@ def veth_peer() -> Peer:
     def attach(bed: Topology, mtu: int, ipv6: bool) -> Attached:
         started = time.monotonic()
         host_port = 32_000 + next(_veth_ports)
-        guest = bed.veth_guest(mtu, host_port, FORWARD_PORT)
-        seconds = time.monotonic() - started
-        return Attached(guest, None, seconds, lambda: None, (HOST, host_port))
+        guest = bed.veth_guest(mtu)
+        with bed.nat(guest, host_port, FORWARD_PORT):
+            seconds = time.monotonic() - started
+
+        def nat() -> AbstractContextManager[None]:
+            return bed.nat(guest, host_port, FORWARD_PORT)
+
+        return Attached(guest, None, seconds, lambda: None, (HOST, host_port), nat)
 
     return Peer("veth", attach, _missing("nft") or _nat_refused())
 

@@ -173,7 +173,8 @@ class Run:
         place = f"{at.cc:5} {at.mtu:5} v{at.family} {at.rtt_ms:3} ms"
         label = f"{cell.name:13} {place} {scene.peer.name:12}"
         try:
-            sample = cell.measure(scene)
+            with scene.attached.on_stage():
+                sample = cell.measure(scene)
         except (AssertionError, OSError, subprocess.TimeoutExpired, ValueError) as failure:
             text = " ".join(str(failure).split())[-MESSAGE_CHARACTERS:]
             self.results.failures.append(f"{' '.join(label.split())}: {text}")

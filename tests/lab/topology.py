@@ -18,6 +18,7 @@ daemon runs without capabilities instead, which to the kernel is the same.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import ipaddress
 import os
@@ -26,6 +27,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from typing import Self
 
 from lab.namespaces import CommandError, Namespace, owns_all_ids
@@ -93,7 +95,6 @@ class Topology:
         self.host = Namespace(("unshare", "--net", "--mount"), ("--net", "--mount"))
         self.remote = Namespace(("unshare", "--net"), ("--net",))
         self._guests: list[Guest] = []
-        self._nat: set[int] = set()  # the guests that have a table of the host's netfilter
         try:
             self._wire()
             self.set_resolv_conf(REMOTE)
@@ -192,19 +193,12 @@ class Topology:
     def release(self, guest: Guest) -> None:
         """Close one guest before the rest."""
         self._guests.remove(guest)
-        if guest.pid in self._nat:
-            self._nat.remove(guest.pid)
-            for family in ("ip", "ip6"):
-                self.host.run("nft", "delete", "table", family, f"lab{guest.pid}")
         guest.close()
 
-    def veth_guest(self, mtu: int, forward_port: int, guest_port: int) -> Guest:
-        """A guest on a veth with the kernel's NAT on the host: the limit, which needs privileges.
-
-        One host port leads to the guest's `guest_port`, as a forward of a daemon would.
-        """
+    def veth_guest(self, mtu: int) -> Guest:
+        """A guest on a veth that the host routes: with `nat` the limit, which needs privileges."""
         guest = self.guest()
-        net, net6 = f"10.9.{guest.pid % 256}", f"fd09:{guest.pid % 65536:x}:"
+        net, net6 = veth_networks(guest)
         self._ip(
             self.host,
             f"""
@@ -226,6 +220,17 @@ class Topology:
             """,
         )
         self.host.sysctl(ipv4__ip_forward="1", ipv6__conf__all__forwarding="1")
+        return guest
+
+    @contextlib.contextmanager
+    def nat(self, guest: Guest, forward_port: int, guest_port: int) -> Iterator[None]:
+        """The kernel's NAT for a `veth_guest`; one port of the host leads to the guest's
+        `guest_port`, as a forward of a daemon would.
+
+        No longer than it is needed: it has the kernel track every connection of the host, a
+        daemon's too, which costs a tenth of what a daemon carries.
+        """
+        net, net6 = veth_networks(guest)
         rules = f"""
             table ip lab{guest.pid} {{
                 chain post {{ type nat hook postrouting priority 100;
@@ -239,8 +244,11 @@ class Topology:
             }}
         """
         self.host.run("nft", "-f", "-", input=rules)
-        self._nat.add(guest.pid)
-        return guest
+        try:
+            yield
+        finally:
+            for family in ("ip", "ip6"):
+                self.host.run("nft", "delete", "table", family, f"lab{guest.pid}")
 
 
 class Guest(Namespace):
@@ -270,6 +278,11 @@ class Guest(Namespace):
         argv = ("ip", f"-{family}", "-o", "addr", "show", "dev", interface, *ready)
         words = self.run(*argv, check=False).stdout.split()
         return [words[at + 1] for at, word in enumerate(words) if word in ("inet", "inet6")]
+
+
+def veth_networks(guest: Guest) -> tuple[str, str]:
+    """What the addresses between host and a `veth_guest` begin with, of both families."""
+    return f"10.9.{guest.pid % 256}", f"fd09:{guest.pid % 65536:x}:"
 
 
 def gateway_of(cidr: str) -> str:
