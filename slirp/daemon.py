@@ -46,9 +46,6 @@ _MAX_OPEN_FILES = 1 << 16
 # Of these, what the guest cannot have, each flow being a socket: for the API, forwards, imports.
 _OWN_FILES = 192
 _MIN_FLOWS = 64
-# What the Engine's thread loses when it yields to readers of datagrams (engine.pyx): the least that
-# Linux takes. At the usual one, of some milliseconds, a busy neighbour takes nearly all.
-_TIME_SLICE_US = 100
 
 
 class Daemon:
@@ -92,7 +89,6 @@ class Daemon:
             tcp_buffer_bytes=config.tcp_buffer_bytes,
             memory_bytes=config.memory_bytes,
             udp_timeouts_s=config.udp_timeouts_s,
-            yielding=_shorten_slice(),
             **ipv6,
         )
         self.outbound: Outbound | None = None
@@ -176,15 +172,6 @@ def main(config: Config) -> int:
     if outcome < 0:
         daemon.signals.die_by(-outcome)
     return outcome
-
-
-def _shorten_slice() -> bool:
-    """Whether the kernel lets us, and the threads that we begin, have a slice of our own."""
-    try:
-        oscalls.set_time_slice(_TIME_SLICE_US)
-        return oscalls.time_slice_us() == _TIME_SLICE_US
-    except OSError:
-        return False  # a sandbox around us refuses it
 
 
 def _ipv6_settings(config: Config, guest_mac: bytes) -> dict[str, Any]:

@@ -202,6 +202,9 @@ def _checks(pids: Sequence[int]) -> list[tuple[str, Alternatives, int]]:
         # Another program on top can only take away.
         ("seccomp", [[Condition(0, _SET_MODE_FILTER), Condition(1, _FLAG_TSYNC)]], TRAP),
         ("prctl", [[Condition(0, _PR_SET_NAME)]], ERRNO | EPERM),
+        # A thread's own slice.
+        ("sched_getattr", [[Condition(0, 0)]], ERRNO | EPERM),
+        ("sched_setattr", [[Condition(0, 0)]], ERRNO | EPERM),
         # To ask, not to set: no new limit.
         ("prlimit64", [[Condition(2, 0), Condition(2, 0, high=True)]], ERRNO | EPERM),
     ]

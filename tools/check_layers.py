@@ -23,7 +23,7 @@ LAYERS = (
     ("stack",),
     ("testfaces", "mill", "hostfake"),
     ("fuzz", "fuzz_host", "fuzz_guest", "fuzz_frames", "fuzz_check", "fuzz_script"),
-    ("hostlinux", "engine"),
+    ("hostlinux", "slice", "engine"),
     ("oscalls", "confine"),
 )
 ORDER = [module for layer in LAYERS for module in layer]

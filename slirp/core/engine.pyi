@@ -32,7 +32,6 @@ class Engine:
         dns6: bytes = b"",
         guest6: bytes = b"",
         vnet_hdr: bool = True,
-        yielding: bool = False,
         max_flows: int = 32768,
         tcp_buffer_bytes: int = 4194304,
         memory_bytes: int = 268435456,

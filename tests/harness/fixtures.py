@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from harness.lan import Lan
 from harness.net import Net
 from harness.tcp import Tcp
+from harness.wired import Wired
 
 
 def _settled(request: pytest.FixtureRequest, nets: list[Net]) -> Iterator[None]:
@@ -68,3 +71,26 @@ def make_lan(request: pytest.FixtureRequest) -> Iterator[Callable[..., Lan]]:
 def lan(make_lan: Callable[..., Lan]) -> Lan:
     """A stack of the usual settings, for datagrams."""
     return make_lan()
+
+
+@pytest.fixture
+def make_wired() -> Iterator[Callable[..., Wired]]:
+    """Engines of the test's own settings; the process has no descriptor more at the end."""
+    before = set(os.listdir("/proc/self/fd"))
+    made: list[Wired] = []
+
+    def make(**settings: Any) -> Wired:
+        made.append(Wired(**settings))
+        return made[-1]
+
+    yield make
+    for wired in made:
+        wired.close()
+    after = set(os.listdir("/proc/self/fd"))
+    assert len(after) == len(before), "descriptors were left open"
+
+
+@pytest.fixture
+def wired(make_wired: Callable[..., Wired]) -> Wired:
+    """An engine of the usual settings."""
+    return make_wired()

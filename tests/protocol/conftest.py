@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from harness.fixtures import lan, make_lan, make_tcp, net, tcp
+from harness.fixtures import lan, make_lan, make_tcp, make_wired, net, tcp, wired
 
-__all__ = ["lan", "make_lan", "make_tcp", "net", "tcp"]
+__all__ = ["lan", "make_lan", "make_tcp", "make_wired", "net", "tcp", "wired"]

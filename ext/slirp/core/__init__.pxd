@@ -26,7 +26,7 @@ only call down.
              mill       the stack between a null host and a null link, turned in C (benchmarks)
              fuzz (theory)  fuzz_host  fuzz_guest  fuzz_frames  fuzz_check  fuzz_script
                         a world around the stack in C, driven by bytes (tests)
-             hostlinux  HostOps by system calls
+             hostlinux  HostOps by system calls                     slice  of CPU time
              engine     the TAP, epoll and the stack: `Engine`, what the daemon drives
     beside   oscalls    the few calls of Linux that Python's os module lacks, for slirp/
              confine    those of them that take rights away

@@ -18,10 +18,11 @@ from .hostops cimport REF_LINK, REF_STOP, REF_TIMER, ref_make
 from .linux cimport (
     CLOCK_MONOTONIC, EAGAIN, EINTR, EPOLLIN, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL,
     TFD_CLOEXEC, TFD_NONBLOCK, TFD_TIMER_ABSTIME, clock_gettime, close, epoll_create1, epoll_ctl,
-    epoll_event, epoll_wait, errno, iovec, itimerspec, read, sched_yield, timerfd_create,
-    timerfd_settime, timespec, writev,
+    epoll_event, epoll_wait, errno, iovec, itimerspec, read, timerfd_create, timerfd_settime,
+    timespec, writev,
 )
 from .punt cimport punt_reply, punt_take
+from .slice cimport Slice, slice_check, slice_yield
 from .stack cimport (
     stack_configure, stack_destroy, stack_flows, stack_forward, stack_host_event, stack_init,
     stack_input, stack_remove_forward, stack_run_timers, stack_serve, stack_set_dns, stack_stats,
@@ -55,7 +56,7 @@ cdef struct Loop:
     int tap_fd
     bint vnet_hdr
     bint link_down
-    bint yielding                   # to the readers of datagrams
+    Slice slice                     # of the thread that turns it
     bint stop                       # run_until's descriptor is readable
     usec_t visit_end_us             # from then on frames wait for the next call of run_until
     bint visit_over                 # and some do
@@ -147,15 +148,11 @@ cdef void handle_events(Loop *loop, const epoll_event *events, int n) noexcept n
 
 
 cdef void make_way(Loop *loop) noexcept nogil:
-    """Let those run who are to read what we have delivered.
-
-    Nothing holds a sender of datagrams back: the TAP's queue and a host's socket drop what we do
-    not take. So where there are fewer CPUs than there is work for, whatever we take beyond what its
-    readers get to read is work for nothing, of which they are robbed: a socket holds two trains.
-    A thread that yields forfeits its slice, which the caller has made short if we are to do so.
-    """
-    if loop.yielding and loop.c.singles >= CROWD:
-        sched_yield()
+    """After a crowd of datagrams their readers have a turn."""
+    if loop.c.singles >= CROWD:
+        slice_yield(&loop.slice, loop.c.now_us)
+    else:
+        slice_check(&loop.slice, loop.c.now_us)
     loop.c.singles = 0
 
 
@@ -241,7 +238,6 @@ cdef class Engine:
                   bytes dns4, bytes guest4, bytes gateway_mac, bytes guest_mac, uint32_t offload,
                   bint host_loopback, bint dns_enabled, bytes network6=None, int prefix_len6=64,
                   bytes gateway6=b"", bytes dns6=b"", bytes guest6=b"", bint vnet_hdr=True,
-                  bint yielding=False,
                   uint32_t max_flows=32768, uint32_t tcp_buffer_bytes=4 << 20,
                   uint64_t memory_bytes=256 << 20, tuple udp_timeouts_s=(180, 30, 10)):
         self.loop = <Loop *>calloc(1, sizeof(Loop))
@@ -263,7 +259,6 @@ cdef class Engine:
             "tcp_buffer_bytes": tcp_buffer_bytes, "udp_timeouts_s": udp_timeouts_s,
         })
         self.loop.vnet_hdr = vnet_hdr
-        self.loop.yielding = yielding
         self.loop.visit_end_us = ~<usec_t>0
         checked(open_loop(self.loop))
         checked(open_link(self.loop, tap_fd))

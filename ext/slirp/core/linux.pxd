@@ -131,6 +131,13 @@ cdef extern from "<netinet/in.h>" nogil:
 
 cdef extern from "<sched.h>" nogil:
     int sched_yield()
+    enum:
+        SCHED_OTHER
+
+cdef extern from "<sys/syscall.h>" nogil:
+    long syscall(long number, ...)
+    enum:
+        SYS_sched_getattr, SYS_sched_setattr
 
 cdef extern from "<netinet/tcp.h>" nogil:
     enum:

@@ -9,7 +9,6 @@ of them is called while traffic flows. The signals' numbers are here because the
 import os
 
 from libc.errno cimport errno
-from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 
 cdef extern from "<sched.h>" nogil:
@@ -18,14 +17,8 @@ cdef extern from "<sched.h>" nogil:
     int c_CLONE_NEWIPC "CLONE_NEWIPC"
     int c_CLONE_NEWUSER "CLONE_NEWUSER"
     int c_CLONE_NEWNET "CLONE_NEWNET"
-    int SCHED_OTHER
     int c_setns "setns"(int fd, int kind)
     int c_unshare "unshare"(int flags)
-
-cdef extern from "<sys/syscall.h>" nogil:
-    long SYS_sched_getattr
-    long SYS_sched_setattr
-    long c_syscall "syscall"(long number, ...)
 
 cdef extern from "<sys/mount.h>" nogil:
     unsigned long c_MS_NOSUID "MS_NOSUID"
@@ -144,39 +137,6 @@ def umount(str target, int flags):
     cdef bytes raw_target = os.fsencode(target)
     if c_umount2(raw_target, flags) < 0:
         _raise(target)
-
-
-cdef struct SchedAttr:              # struct sched_attr of linux/sched/types.h, its first version
-    uint32_t size
-    uint32_t policy
-    uint64_t flags
-    int32_t nice
-    uint32_t priority
-    uint64_t runtime_ns             # of SCHED_OTHER: the slice, from Linux 6.12 on
-    uint64_t deadline_ns
-    uint64_t period_ns
-
-
-def time_slice_us():
-    """The slice of this thread and of those that it will begin; 0 where the kernel has none."""
-    cdef SchedAttr attr
-    if c_syscall(SYS_sched_getattr, 0, &attr, <unsigned int>sizeof(attr), 0) < 0:
-        _raise()
-    return attr.runtime_ns // 1000 if attr.policy == SCHED_OTHER else 0
-
-
-def set_time_slice(uint64_t us):
-    """Be asked to make way after that long, of 100 us and more; whoever set a policy of his own, or
-    has an older kernel, keeps what there is.
-    """
-    cdef SchedAttr attr
-    if c_syscall(SYS_sched_getattr, 0, &attr, <unsigned int>sizeof(attr), 0) < 0:
-        _raise()
-    if attr.policy != SCHED_OTHER:
-        return
-    attr.runtime_ns = us * 1000
-    if c_syscall(SYS_sched_setattr, 0, &attr, 0) < 0:
-        _raise()
 
 
 def set_parent_death_signal(int signum):
