@@ -20,7 +20,7 @@ LAYERS = (
         *("train", "udp", "dns"),
     ),
     ("tcp", "tcp_wire", "tcp_sack", "tcp_out", "tcp_recv", "tcp_timer", "tcp_host", "tcp_in"),
-    ("stack",),
+    ("stack", "seam"),
     ("testfaces", "mill", "hostfake"),
     ("fuzz", "fuzz_host", "fuzz_guest", "fuzz_frames", "fuzz_check", "fuzz_script"),
     ("hostlinux", "slice", "engine"),

@@ -2,7 +2,7 @@
 
 from typing import Unpack, final
 
-from slirp.core.stack import _Settings
+from slirp.core.seam import _Settings
 
 @final
 class Mill:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 
-from slirp.core.stack import GATEWAY_LINK_LOCAL
+from slirp.core.seam import GATEWAY_LINK_LOCAL
 from slirp.services import frames, names
 
 TYPE_CHECKING = False

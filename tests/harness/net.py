@@ -16,7 +16,7 @@ from harness.clock import Clock
 from harness.host import Host
 from harness.ip import ETH_HLEN, VNET_HLEN, Datagram, Reassembler, Vnet, build_frame, build_ip
 from slirp.core.hostfake import FakeHost
-from slirp.core.stack import Stack
+from slirp.core.seam import Stack
 from slirp.core.stats import Drop
 
 NETWORK = bytes((10, 0, 2, 0))

@@ -23,6 +23,7 @@ SYN, ACK, RST, FIN, PUSH = 0x02, 0x10, 0x04, 0x01, 0x08
 LOOPBACK = "127.0.0.1"
 PATIENCE_S = 10  # a machine that is busy, not one that is wrong
 FRAME_MAX = 1 << 17
+IP_RECVTTL = 12  # which Python's socket module does not name
 SETTINGS: dict[str, Any] = {
     "mtu": 65520,
     "network4": NETWORK,

@@ -24,6 +24,7 @@ from harness.wired import (
     FIN,
     FRAME_MAX,
     ICMP,
+    IP_RECVTTL,
     LOOPBACK,
     PATIENCE_S,
     PUSH,
@@ -38,8 +39,6 @@ from harness.wired import (
     port_of,
 )
 from slirp.core.engine import RUN_IDLE, RUN_LINK_DOWN, RUN_MORE, Engine
-
-IP_RECVTTL = 12  # which Python's socket module does not name
 
 
 def has_ipv6() -> bool:

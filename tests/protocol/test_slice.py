@@ -102,3 +102,16 @@ def another_policy(wired: Wired, port: int) -> None:
 def test_another_policy_is_left_alone(wired: Wired) -> None:
     with peer() as server:
         in_a_thread(another_policy, wired, port_of(server))
+
+
+def given_back(wired: Wired, port: int) -> None:
+    usual = slice_ns()
+    send_at_once(wired, port, CROWD)
+    assert slice_ns() == SHORT_NS
+    wired.close()
+    assert slice_ns() == usual
+
+
+def test_the_end_gives_the_slice_back(wired: Wired) -> None:
+    with peer() as server:
+        in_a_thread(given_back, wired, port_of(server))

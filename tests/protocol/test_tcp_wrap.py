@@ -23,7 +23,7 @@ from harness.pkt import SEQ_MASK, Segment, stream
 from harness.tcp import Connection, Tcp
 from harness.wire import build_segment, train_header
 from slirp.core.hostfake import EVENT_READABLE, EVENT_WRITABLE, FakeHost
-from slirp.core.stack import Stack
+from slirp.core.seam import Stack
 from slirp.core.stats import Drop
 
 NUMBERS = [0, 1, (1 << 31) - 2, 1 << 31, (1 << 32) - 2000, (1 << 32) - 2, (1 << 32) - 1]

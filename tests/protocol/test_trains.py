@@ -10,14 +10,12 @@ from typing import Any
 
 import dpkt
 import pytest
-from test_hostlinux import FRAME_MAX, IP_RECVTTL, Wired, make_wired, peer, port_of, wired
 
 from harness.host import Datagram
 from harness.ip import Vnet
 from harness.lan import PORT, Lan, ip_frame, udp_datagram
 from harness.net import GATEWAY, WORLD, WORLD6
-
-__all__ = ["make_wired", "wired"]  # fixtures
+from harness.wired import FRAME_MAX, IP_RECVTTL, Wired, peer, port_of
 
 OTHER_WORLD = bytes((198, 51, 100, 7))
 CLIENT = bytes((192, 0, 2, 200))

@@ -20,7 +20,9 @@ only call down.
              icmp6 (numbers)  icmp  ping  ndp  train (of datagrams)  udp  dns
              tcp (theory, states)  tcp_wire (header)  tcp_sack (ranges, loss)  tcp_out  tcp_recv
              tcp_timer  tcp_host  tcp_in
-    layer 3  stack      dispatch, counting, service; `Stack`: the sans-IO face for tests
+    layer 3  stack      dispatch, counting, service
+             seam       settings and forwards in, views out, as Python objects; `Stack`: the whole
+                        without I/O, for tests
     layer 4  hostfake   HostOps by a Python object (tests)
              testfaces  the machines of layer 1 as Python objects (tests)
              mill       the stack between a null host and a null link, turned in C (benchmarks)

@@ -22,11 +22,13 @@ from .linux cimport (
     timespec, writev,
 )
 from .punt cimport punt_reply, punt_take
-from .slice cimport Slice, slice_check, slice_yield
+from .slice cimport Slice, slice_check, slice_restore, slice_yield
 from .stack cimport (
-    stack_configure, stack_destroy, stack_flows, stack_forward, stack_host_event, stack_init,
-    stack_input, stack_remove_forward, stack_run_timers, stack_serve, stack_set_dns, stack_stats,
-    stack_take_addr,
+    stack_destroy, stack_host_event, stack_init, stack_input, stack_remove_forward,
+    stack_run_timers, stack_serve,
+)
+from .seam cimport (
+    seam_configure, seam_flows, seam_forward, seam_set_dns, seam_stats, seam_take_addr,
 )
 from .timers cimport timers_next
 from .wire cimport VNET_HLEN, Addr, usec_t
@@ -248,7 +250,7 @@ cdef class Engine:
         self.loop.tap_fd = -1
         if not stack_init(&self.loop.c, max_flows, memory_bytes, clock_us()):
             raise MemoryError
-        stack_configure(&self.loop.c, {
+        seam_configure(&self.loop.c, {
             "mtu": mtu, "network4": network4, "prefix_len4": prefix_len4,
             "gateway4": gateway4, "dns4": dns4, "guest4": guest4,
             "network6": network6, "prefix_len6": prefix_len6,
@@ -324,12 +326,12 @@ cdef class Engine:
     def set_outbound(self, bytes address not None):
         """Have the host's sockets of that family, from now on, bound to the address."""
         cdef Addr addr
-        stack_take_addr(&addr, address)
+        seam_take_addr(&addr, address)
         linux_host_bind(&self.opened().host, &addr)
 
     def set_dns(self, list servers not None):
         """The host's name servers, in order: addresses of 4 or 16 bytes, port 53."""
-        stack_set_dns(&self.opened().c, servers)
+        seam_set_dns(&self.opened().c, servers)
 
     def add_forward(self, str proto not None, int listen_fd, bytes guest_addr not None,
                     int guest_port):
@@ -340,7 +342,7 @@ cdef class Engine:
         """
         if not 1 <= guest_port <= 65535:
             raise ValueError("a port lies between 1 and 65535")
-        return stack_forward(&self.opened().c, proto, listen_fd, guest_addr, guest_port)
+        return seam_forward(&self.opened().c, proto, listen_fd, guest_addr, guest_port)
 
     def remove_forward(self, int forward_id):
         """Close a forward; connections it has begun live on. False when there is none of that id.
@@ -361,11 +363,11 @@ cdef class Engine:
 
     def stats(self):
         """Counters by name, and what is in use now."""
-        return stack_stats(&self.opened().c)
+        return seam_stats(&self.opened().c)
 
     def flows(self):
         """What each flow is doing, as a list of dicts."""
-        return stack_flows(&self.opened().c)
+        return seam_flows(&self.opened().c)
 
     def close(self):
         """End everything: connections are reset, sockets and the TAP closed. May be called twice.
@@ -374,6 +376,7 @@ cdef class Engine:
         if loop == NULL:
             return
         self.loop = NULL
+        slice_restore(&loop.slice)
         if loop.c.forwards != NULL:
             stack_destroy(&loop.c)
         for fd in (loop.tap_fd, loop.timer_fd, loop.epoll_fd):

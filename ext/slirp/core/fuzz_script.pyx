@@ -23,9 +23,10 @@ from .linux cimport (
 )
 from .seq cimport seq_t
 from .stats cimport stats_as_dict
+from .seam cimport seam_configure, seam_set_dns
 from .stack cimport (
-    stack_add_forward, stack_configure, stack_destroy, stack_host_event, stack_init,
-    stack_remove_forward, stack_run_timers, stack_serve, stack_set_dns,
+    stack_add_forward, stack_destroy, stack_host_event, stack_init, stack_remove_forward,
+    stack_run_timers, stack_serve,
 )
 from .tcp cimport TCP_ACK, TCP_SYN
 from .timers cimport timers_next
@@ -392,7 +393,7 @@ cdef void world_configure(World *w) except *:
         "gateway6": b"\xfd" + bytes(14) + b"\x02",
         "dns6": b"\xfd" + bytes(14) + b"\x03", "guest6": b"\xfd" + bytes(14) + b"\x64",
     }
-    stack_configure(w.c, {
+    seam_configure(w.c, {
         "mtu": (1500, 576, 1280, 65520)[link & 3],
         "offload": (0, 1, 7, 103)[link >> 2 & 3],
         "host_loopback": bool(link & 16), "dns_enabled": bool(link & 32),
@@ -402,7 +403,7 @@ cdef void world_configure(World *w) except *:
         "max_flows": flows, "tcp_buffer_bytes": (1 << 16, 70000, 1 << 20, 4 << 20)[bounds & 3],
         **(v6 if link & 128 and link & 3 != 1 else {}),     # not over 576 bytes (RFC 8200 5)
     })
-    stack_set_dns(w.c, [b"\xc0\x00\x02\x35", b"\x20\x01\x0d\xb8" + bytes(11) + b"\x35"])
+    seam_set_dns(w.c, [b"\xc0\x00\x02\x35", b"\x20\x01\x0d\xb8" + bytes(11) + b"\x35"])
     w.auto_ack = link & 64
     w.next_isn = <seq_t>0xFFFF0000
     w.next_fd = 100

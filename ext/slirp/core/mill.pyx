@@ -17,9 +17,9 @@ from .hostops cimport (
     EVENT_READABLE, EVENT_WRITABLE, Datagram, HostError, HostOps,
 )
 from .linux cimport CLOCK_MONOTONIC, clock_gettime, iovec, timespec
+from .seam cimport seam_configure, seam_stats
 from .stack cimport (
-    stack_configure, stack_destroy, stack_host_event, stack_init, stack_input, stack_run_timers,
-    stack_serve, stack_stats,
+    stack_destroy, stack_host_event, stack_init, stack_input, stack_run_timers, stack_serve,
 )
 from .wire cimport (
     ETH_HLEN, IP4_HLEN, TCP_HLEN, VNET_HLEN, Addr, load_be32, store_be32,
@@ -249,7 +249,7 @@ cdef class Mill:
         ops.set_option = null_option
         self.c.link.impl = &self.null
         self.c.link.send = null_frame
-        stack_configure(self.c, settings)
+        seam_configure(self.c, settings)
 
     def __dealloc__(self):
         free(self.frames)
@@ -338,4 +338,4 @@ cdef class Mill:
 
     def stats(self):
         """Counters by name."""
-        return stack_stats(self.c)
+        return seam_stats(self.c)

@@ -15,16 +15,10 @@ from .wire cimport Addr, usec_t
 cdef bint stack_init(Ctx *c, uint32_t max_flows, uint64_t memory_bytes,
                      usec_t now_us) noexcept nogil
 cdef void stack_destroy(Ctx *c) noexcept nogil
-cdef void stack_configure(Ctx *c, dict settings) except *
 cdef void stack_input(Ctx *c, const uint8_t *frame, uint32_t n) noexcept nogil
 cdef void stack_host_event(Ctx *c, uint64_t ref, uint32_t events) noexcept nogil
 cdef void stack_run_timers(Ctx *c) noexcept nogil
 cdef bint stack_serve(Ctx *c) noexcept nogil
-cdef void stack_take_addr(Addr *addr, bytes wire) except *
-cdef void stack_set_dns(Ctx *c, list servers) except *
-cdef int stack_forward(Ctx *c, str proto, int fd, bytes guest_addr, uint16_t guest_port) except 0
 cdef int stack_add_forward(Ctx *c, uint8_t proto, int fd, const Addr *guest_addr,
                            uint16_t guest_port) noexcept nogil
 cdef bint stack_remove_forward(Ctx *c, uint32_t index) noexcept nogil
-cdef list stack_flows(Ctx *c)
-cdef dict stack_stats(Ctx *c)

@@ -1,21 +1,18 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The whole stack: see stack.pxd for the theory. `Stack` is its face for tests: frames and a clock
-in, frames out, no I/O.
-"""
-cimport cython
+"""The whole stack: see stack.pxd for the theory."""
 from libc.errno cimport ENOSPC
-from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcmp, memcpy, memset, strerror
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp, memcpy, memset
 
 from .arp cimport arp_input
 from .blocks cimport pool_destroy, pool_init
 from .conn cimport CUTTING_UNSAID, FLOW_DNS, FLOW_FREE, FLOW_PING, FLOW_TCP, Flow
-from .ctx cimport DNS_MAX, FORWARDS_MAX, Forward
+from .ctx cimport FORWARDS_MAX, Forward
 from .dns cimport dns_input, dns_is_for, dns_on_host_event, dns_on_timer
 from .flow cimport SLAB_FLOWS, flow_at, flow_by_handle, flows_destroy, flows_init
-from .frag cimport frag_clear, frag_count, frag_done, frag_input, frag_pop_expired
+from .frag cimport frag_clear, frag_done, frag_input, frag_pop_expired
 from .fwd cimport fwd_at, fwd_in_subnet, fwd_is_ours
-from .hostops cimport REF_FORWARD, Host, ref_make
+from .hostops cimport REF_FORWARD, ref_make
 from .icmp cimport icmp_beyond_scope, icmp_error, icmp_problem
 from .icmp6 cimport (
     ICMP6_PACKET_TOO_BIG, ICMP_FRAG_NEEDED, ICMP_PROTO_UNREACHABLE, ICMP_REASSEMBLY_TIMEOUT,
@@ -27,7 +24,7 @@ from .ip6 cimport ip6_parse, ip6_walk
 from .linux cimport getrandom
 from .ndp cimport ndp_ask_for_guests, ndp_input, ndp_is_ours
 from .ping cimport ping_close, ping_input, ping_is_for_group, ping_on_host_event, ping_on_timer
-from .punt cimport punt_dhcp, punt_is_dhcp4, punt_is_dhcp6, punt_reply, punt_take
+from .punt cimport punt_dhcp, punt_is_dhcp4, punt_is_dhcp6
 from .siphash cimport SipKey
 from .stats cimport (
     CTR_BYTES_FROM_GUEST, CTR_FRAMES_FROM_GUEST, CTR_HOST_STALE_EVENTS, DROP_ETH_NOT_FOR_US,
@@ -35,32 +32,22 @@ from .stats cimport (
     DROP_IP4_BAD_DESTINATION, DROP_IP4_BAD_SOURCE, DROP_IP4_PROTO_UNKNOWN, DROP_IP4_TTL_EXPIRED,
     DROP_IP6_BAD_DESTINATION, DROP_IP6_BAD_SOURCE, DROP_IP6_DISABLED, DROP_IP6_HOP_LIMIT_EXPIRED,
     DROP_IP6_PROTO_UNKNOWN, DROP_IP6_SCOPE, DROP_NONE, DROP_VNET_MALFORMED, Drop, stats_add,
-    stats_as_dict, stats_count,
+    stats_count,
 )
 from .tcp cimport tcp_end
 from .tcp_host cimport tcp_accept_again, tcp_on_accept, tcp_on_host_event, tcp_serve
 from .tcp_in cimport tcp_input, tcp_packet_too_big
 from .tcp_timer cimport tcp_on_timer
-from .timers cimport TimerNode, timers_init, timers_next, timers_pop
+from .timers cimport TimerNode, timers_init, timers_pop
 from .train cimport train_departed, train_join
 from .udp cimport (
     udp_close, udp_forget_forward, udp_input, udp_on_forward_event, udp_on_host_event, udp_on_timer,
 )
 from .wire cimport (
-    ETH_ALEN, ETH_HLEN, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, IP6_MTU_MIN, IP_PROTO_ICMP, IP_PROTO_ICMP6,
+    ETH_ALEN, ETH_HLEN, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, IP_PROTO_ICMP, IP_PROTO_ICMP6,
     IP_PROTO_TCP, IP_PROTO_UDP, VNET_GSO_NONE, VNET_GSO_ECN, VNET_HLEN, Addr, IpHdr, VnetHdr,
-    addr_is4, addr_is_link_local6, addr_is_multicast6, addr_is_zero, addr_set4, load_be16,
-    load_be32, vnet_parse,
+    addr_is_link_local6, addr_is_multicast6, addr_is_zero, load_be16, vnet_parse,
 )
-
-# By the values of FlowKind (conn.pxd), TcpState and HostState (tcp.pxd).
-FLOW_KINDS = ("free", "tcp", "udp", "udp-peer", "udp-forward", "ping", "dns")
-TCP_STATES = ("CLOSED", "SYN-SENT", "SYN-RECEIVED", "ESTABLISHED", "FIN-WAIT-1", "FIN-WAIT-2",
-              "CLOSE-WAIT", "CLOSING",
-              "LAST-ACK", "TIME-WAIT")
-HOST_STATES = ("CONNECTING", "OPEN", "CLOSED")
-# fe80::2, as slirp4netns's: from where the gateway advertises itself (RFC 4861 4.2).
-GATEWAY_LINK_LOCAL = bytes.fromhex("fe800000000000000000000000000002")
 
 
 # ---- frames ------------------------------------------------------------------------------------
@@ -360,240 +347,3 @@ cdef bint stack_remove_forward(Ctx *c, uint32_t index) noexcept nogil:
     c.host.close(c.host.impl, forward.fd)
     forward.fd = -1
     return True
-
-
-cdef void take_addr4(Addr *addr, bytes wire) except *:
-    if len(wire) != 4:
-        raise ValueError("an IPv4 address has 4 bytes")
-    addr_set4(addr, <const uint8_t *><const char *>wire)
-
-
-cdef void stack_configure(Ctx *c, dict settings) except *:
-    """Fill `Ctx.conf`; the names are those of Engine's arguments. Raises KeyError or ValueError."""
-    cdef bytes gateway_mac = settings["gateway_mac"]
-    cdef bytes guest_mac = settings["guest_mac"]
-    cdef bytes network = settings["network4"]
-    cdef int prefix = settings["prefix_len4"]
-    if (len(gateway_mac) != ETH_ALEN or len(guest_mac) != ETH_ALEN or not 1 <= prefix <= 32
-            or len(network) != 4):
-        raise ValueError("hardware addresses have 6 bytes, networks 4, prefixes 1 to 32 bits")
-    if not 576 <= settings["mtu"] <= 65535:
-        raise ValueError("the MTU lies between 576 and 65535")
-    memcpy(c.conf.gateway_mac, <const char *>gateway_mac, ETH_ALEN)
-    memcpy(c.conf.guest_mac, <const char *>guest_mac, ETH_ALEN)
-    take_addr4(&c.conf.gateway4, settings["gateway4"])
-    take_addr4(&c.conf.dns4, settings["dns4"])
-    take_addr4(&c.conf.guest4, settings["guest4"])
-    c.conf.mask4 = <uint32_t>(0xFFFFFFFF << (32 - prefix) & 0xFFFFFFFF)
-    c.conf.network4 = load_be32(<const uint8_t *><const char *>network) & c.conf.mask4
-    if settings.get("network6") is not None:
-        configure6(c, settings)
-    c.conf.mtu = settings["mtu"]
-    c.conf.offload = settings["offload"]
-    c.conf.host_loopback = settings["host_loopback"]
-    c.conf.dns_enabled = settings["dns_enabled"]
-    c.conf.tcp_buffer_bytes = settings["tcp_buffer_bytes"]
-    c.conf.max_half_open = c.conf.max_udp_flows = max(1, settings["max_flows"] // 4)
-    c.conf.max_ping_flows = min(1024, c.conf.max_udp_flows)
-    replied_s, unreplied_s, dns_s = settings.get("udp_timeouts_s", (180, 30, 10))
-    c.conf.udp_replied_us = replied_s * 1000000
-    c.conf.udp_unreplied_us = unreplied_s * 1000000
-    c.conf.udp_dns_us = dns_s * 1000000
-
-
-cdef void take_addr6(Addr *addr, bytes wire) except *:
-    """An IPv6 address; none in IPv4's mapped form, which means IPv4 here."""
-    if len(wire) != 16:
-        raise ValueError("an IPv6 address has 16 bytes")
-    memcpy(addr.b, <const char *>wire, 16)
-    if addr_is4(addr):
-        raise ValueError("an IPv6 address, not one of IPv4")
-
-
-cdef void configure6(Ctx *c, dict settings) except *:
-    """The IPv6 half, where `network6` is given."""
-    cdef int prefix = settings["prefix_len6"]
-    cdef int i
-    if not 1 <= prefix <= 126:
-        raise ValueError("an IPv6 prefix has 1 to 126 bits")
-    take_addr6(&c.conf.network6, settings["network6"])
-    take_addr6(&c.conf.gateway6, settings["gateway6"])
-    take_addr6(&c.conf.dns6, settings["dns6"])
-    take_addr6(&c.conf.guest6, settings["guest6"])
-    take_addr6(&c.conf.link_local6, GATEWAY_LINK_LOCAL)
-    if settings["mtu"] < IP6_MTU_MIN:
-        raise ValueError("IPv6 needs an MTU of 1280 bytes")
-    for i in range(16):
-        c.conf.mask6.b[i] = <uint8_t>(0xFF00 >> min(max(prefix - 8 * i, 0), 8))
-    for i in range(2):
-        c.conf.network6.w[i] &= c.conf.mask6.w[i]
-    c.conf.ip6 = True
-
-
-cdef void stack_take_addr(Addr *addr, bytes wire) except *:
-    """An address of either family; IPv4's mapped form is IPv4."""
-    if len(wire) == 4:
-        addr_set4(addr, <const uint8_t *><const char *>wire)
-    elif len(wire) == 16:
-        memcpy(addr.b, <const char *>wire, 16)
-    else:
-        raise ValueError("an address has 4 or 16 bytes")
-
-
-cdef void stack_set_dns(Ctx *c, list servers) except *:
-    """The host's name servers, 4 or 16 bytes each, in order."""
-    cdef bytes server
-    cdef int n = 0
-    for server in servers[:DNS_MAX]:
-        stack_take_addr(&c.dns_servers[n].addr, server)
-        c.dns_servers[n].dead_until_us = 0
-        n += 1
-    c.dns_generation += 1
-    c.n_dns = n
-
-
-# ---- Python's view -----------------------------------------------------------------------------
-
-cdef bytes addr_bytes(const Addr *addr):
-    """4 bytes, or 16."""
-    if addr_is4(addr):
-        return (<const char *>&addr.b[12])[:4]
-    return (<const char *>addr.b)[:16]
-
-
-cdef list stack_flows(Ctx *c):
-    """A copy of what each flow is doing."""
-    cdef list out = []
-    cdef uint32_t i
-    cdef Flow *flow
-    for i in range(c.flows.n_slabs * SLAB_FLOWS):
-        flow = flow_at(&c.flows, i)
-        if flow.kind == FLOW_FREE:
-            continue
-        entry = {
-            "kind": FLOW_KINDS[flow.kind],
-            "guest_addr": addr_bytes(&flow.key.guest_addr), "guest_port": flow.key.guest_port,
-            "dest_addr": addr_bytes(&flow.key.dest_addr), "dest_port": flow.key.dest_port,
-            "fd": flow.fd, "idle_us": c.now_us - flow.last_us,
-        }
-        if flow.kind == FLOW_TCP:
-            entry["state"] = TCP_STATES[flow.body.tcp.state]
-            entry["host_state"] = HOST_STATES[flow.body.tcp.host_state]
-            entry["to_guest_bytes"] = flow.body.tcp.sq.length
-            entry["to_host_bytes"] = flow.body.tcp.rq.length
-            entry["srtt_us"] = flow.body.tcp.srtt_us
-        out.append(entry)
-    return out
-
-
-@cython.final
-@cython.no_gc_clear         # the host has to outlive the sockets that __dealloc__ closes
-cdef class Stack:
-    """The stack over a Host, without I/O of its own (tests, simulations).
-
-    Settings are Engine's keyword arguments; times are microseconds of any clock that does not go
-    back.
-    """
-    cdef Ctx *c
-    cdef Host host
-
-    def __cinit__(self, Host host not None, usec_t now_us=0, **settings):
-        self.c = <Ctx *>calloc(1, sizeof(Ctx))
-        if self.c == NULL or not stack_init(self.c, settings["max_flows"], settings["memory_bytes"],
-                                            now_us):
-            raise MemoryError
-        self.host = host
-        self.c.host = host.ops
-        self.c.link = host.link
-        stack_configure(self.c, settings)
-
-    def __dealloc__(self):
-        if self.c != NULL:
-            stack_destroy(self.c)
-            free(self.c)
-
-    def input(self, bytes frame not None, usec_t now_us):
-        """A frame of the guest's, behind its 12 bytes of virtio-net header; then all that follows
-        from it.
-        """
-        cdef uint8_t *exact = <uint8_t *>malloc(max(len(frame), 1))     # so that a sanitizer sees
-                                                                        # each byte too far
-        if exact == NULL:
-            raise MemoryError
-        memcpy(exact, <const char *>frame, len(frame))
-        self.c.now_us = now_us
-        stack_input(self.c, exact, <uint32_t>len(frame))
-        free(exact)
-        self._settle()
-
-    def host_event(self, uint64_t ref, uint32_t events, usec_t now_us):
-        """A socket of the host has news; `ref` as it was handed to the Host."""
-        self.c.now_us = now_us
-        stack_host_event(self.c, ref, events)
-        self._settle()
-
-    def run_timers(self, usec_t now_us):
-        self.c.now_us = now_us
-        stack_run_timers(self.c)
-        self._settle()
-
-    cdef void _settle(self) noexcept:
-        while stack_serve(self.c):
-            pass
-
-    def next_deadline(self):
-        """When run_timers has to be called, in microseconds; None: no timer is set."""
-        cdef usec_t at = timers_next(&self.c.timers)
-        return None if at == ~<usec_t>0 else at
-
-    def set_dns(self, list servers not None):
-        stack_set_dns(self.c, servers)
-
-    def add_forward(self, str proto, int fd, bytes guest_addr, uint16_t guest_port):
-        """As Engine.add_forward. Raises OSError."""
-        return stack_forward(self.c, proto, fd, guest_addr, guest_port)
-
-    def remove_forward(self, int forward_id):
-        return stack_remove_forward(self.c, <uint32_t>forward_id - 1)
-
-    def punted(self):
-        return punt_take(self.c)
-
-    def send_frame(self, bytes frame not None):
-        punt_reply(self.c, frame)
-
-    def stats(self):
-        """Counters by name, and what is in use now."""
-        return stack_stats(self.c)
-
-    def flows(self):
-        return stack_flows(self.c)
-
-
-cdef int stack_forward(Ctx *c, str proto, int fd, bytes guest_addr, uint16_t guest_port) except 0:
-    """The id of a new forward. Raises ValueError for arguments, OSError when the host or the table
-    refuses.
-    """
-    cdef int index
-    cdef Addr guest
-    if proto not in ("tcp", "udp") or guest_port == 0:
-        raise ValueError("proto is tcp or udp, and the guest's port is not 0")
-    stack_take_addr(&guest, guest_addr)
-    index = stack_add_forward(c, IP_PROTO_TCP if proto == "tcp" else IP_PROTO_UDP, fd, &guest,
-                              guest_port)
-    if index < 0:
-        raise OSError(-index, strerror(-index).decode())
-    return index + 1
-
-
-cdef dict stack_stats(Ctx *c):
-    """Counters by name, and gauges: flows, timers, blocks of memory in use, bytes of a flow,
-    datagrams in pieces.
-    """
-    cdef dict out = stats_as_dict(&c.stats)
-    out["flows"] = c.flows.n_flows
-    out["timers"] = c.timers.armed
-    out["buffer_blocks"] = c.pool.used_blocks
-    out["flow_bytes"] = sizeof(Flow)
-    out["reassemblies"] = frag_count(c)
-    return out

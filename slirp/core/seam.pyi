@@ -1,4 +1,6 @@
-"""The stack without I/O of its own: for tests and simulations. Times are microseconds."""
+"""Python's side of the stack, and the whole without I/O of its own: for tests. Times are
+microseconds.
+"""
 
 from typing import NotRequired, TypedDict, Unpack, final
 
