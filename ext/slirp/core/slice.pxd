@@ -25,5 +25,5 @@ cdef void slice_restore(Slice *s) noexcept nogil
 
 cdef inline void slice_check(Slice *s, usec_t now_us) noexcept nogil:
     """No crowd this time."""
-    if now_us >= s.short_until_us:
+    if s.short_until_us and now_us >= s.short_until_us:
         slice_restore(s)
