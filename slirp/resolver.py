@@ -166,7 +166,7 @@ def _parse_address(text: str) -> bytes | None:
 
 def _interface(scope: str) -> int:
     """The number of an interface by its name, or its number (RFC 4007 11.2); 0: there is none."""
-    name = os.fsencode(scope)
+    name = scope.encode()
     if not 0 < len(name) <= _MAX_NAME_BYTES:
         return 0
     try:

@@ -115,7 +115,11 @@ class Net:
 
     def send_frame(self, frame: bytes) -> None:
         """The guest sends a frame, virtio-net header first."""
-        self.stack.input(frame, self.clock.now_us)
+        self.send_frames(frame)
+
+    def send_frames(self, *frames: bytes) -> None:
+        """The guest sends frames that the stack gets in one batch."""
+        self.stack.input_batch(list(frames), self.clock.now_us)
         self.check()
 
     def send_ip(self, dst: bytes, proto: int, data: object, src: bytes = b"") -> None:

@@ -1,18 +1,18 @@
 """The slice of CPU time that the Engine's thread yields after crowds of datagrams (slice.pxd).
 
-These tests ask the kernel for the slice of the thread that turned the Engine.
+The Engine is turned by a thread, as the daemon has it; these tests ask the kernel for its slice.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
 import struct
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -27,91 +27,93 @@ LINUX = tuple(int(part) for part in os.uname().release.split(".")[:2])
 pytestmark = pytest.mark.skipif(LINUX < (6, 12), reason="the kernel gives all threads one slice")
 
 
-def slice_ns() -> int:
-    """Of this thread."""
+def slice_ns(thread: int = 0) -> int:
+    """Of a thread, 0 for this one."""
     attr = ctypes.create_string_buffer(ATTR.size)
     call = ctypes.CDLL(None, use_errno=True).syscall
-    assert call(SYS_SCHED_GETATTR, 0, attr, ATTR.size, 0) == 0, os.strerror(ctypes.get_errno())
+    assert call(SYS_SCHED_GETATTR, thread, attr, ATTR.size, 0) == 0, os.strerror(ctypes.get_errno())
     return int(ATTR.unpack(attr)[5])
 
 
-def in_a_thread(test: Callable[..., None], *args: Any) -> None:
-    """Run it where it may do as it likes with the thread."""
-    failures: list[BaseException] = []
+class Turned:
+    """An Engine that a thread turns, and what the thread's slice was before and after that."""
 
-    def run() -> None:
+    def __init__(self, wired: Wired, port: int, prepare: Callable[[int], object]) -> None:
+        self.wired, self.port = wired, port
+        self.before = self.after = 0
+        self.thread = 0
+        self._prepare = prepare
+        self._stop, self._tell = os.pipe()
+        self._ready = threading.Event()
+        self._own = threading.Thread(target=self._run)
+        self._own.start()
+        assert self._ready.wait(PATIENCE_S)
+
+    def _run(self) -> None:
+        self.thread = threading.get_native_id()
+        self._prepare(self.thread)
+        self.before = slice_ns()
+        self._ready.set()
+        self.wired.engine.run_until(self._stop)
+        self.after = slice_ns()
+
+    def stop(self) -> None:
+        os.write(self._tell, b".")
+        self._own.join()
+        os.close(self._stop)
+        os.close(self._tell)
+
+    def send_until(self, number: int, wanted_ns: int) -> None:
+        """Send so many datagrams at a time until the thread has that slice."""
+        deadline = time.monotonic() + PATIENCE_S
+        while slice_ns(self.thread) != wanted_ns:
+            assert time.monotonic() < deadline, f"not {wanted_ns} ns"
+            self.send(number)
+
+    def send(self, number: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(number):
+                self.wired.udp(self.port, b"one of many")
+
+
+@contextlib.contextmanager
+def turned(wired: Wired, prepare: Callable[[int], object] = int) -> Iterator[Turned]:
+    with peer() as server:
+        turned = Turned(wired, port_of(server), prepare)
         try:
-            test(*args)
-        except BaseException as failure:
-            failures.append(failure)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
-
-
-def send_at_once(wired: Wired, port: int, number: int) -> None:
-    """So many datagrams wait for the Engine when it turns next."""
-    for _ in range(number):
-        wired.udp(port, b"one of many")
-    wired.engine.run()
-
-
-def short_and_usual(wired: Wired, port: int) -> None:
-    usual = slice_ns()
-    assert usual > SHORT_NS
-    send_at_once(wired, port, 1)
-    assert slice_ns() == usual
-    send_at_once(wired, port, CROWD)
-    assert slice_ns() == SHORT_NS
-    deadline = time.monotonic() + PATIENCE_S
-    while slice_ns() != usual:
-        assert time.monotonic() < deadline, "the slice stays short"
-        send_at_once(wired, port, 1)
+            yield turned
+        finally:
+            turned.stop()
 
 
 def test_slice_is_short_while_crowds_come(wired: Wired) -> None:
-    with peer() as server:
-        in_a_thread(short_and_usual, wired, port_of(server))
+    with turned(wired) as engine:
+        assert engine.before > SHORT_NS
+        engine.send_until(CROWD, SHORT_NS)
+        engine.send_until(1, engine.before)
 
 
-def nice_value(wired: Wired, port: int) -> None:
-    own = threading.get_native_id()
-    os.setpriority(os.PRIO_PROCESS, own, 5)
-    send_at_once(wired, port, CROWD)
-    assert slice_ns() == SHORT_NS
-    assert os.getpriority(os.PRIO_PROCESS, own) == 5
+def test_the_next_thread_has_a_short_slice_too(wired: Wired) -> None:
+    """A thread ends with each request to the API; it has its own slice again then."""
+    for _ in range(2):
+        with turned(wired) as engine:
+            engine.send_until(CROWD, SHORT_NS)
+        assert engine.after == engine.before > SHORT_NS
 
 
 def test_nice_value_is_kept(wired: Wired) -> None:
     """The call that sets the slice sets all."""
-    with peer() as server:
-        in_a_thread(nice_value, wired, port_of(server))
-
-
-def another_policy(wired: Wired, port: int) -> None:
-    own = threading.get_native_id()
-    os.sched_setscheduler(own, os.SCHED_BATCH, os.sched_param(0))
-    usual = slice_ns()
-    send_at_once(wired, port, CROWD)
-    assert (os.sched_getscheduler(own), slice_ns()) == (os.SCHED_BATCH, usual)
+    with turned(wired, lambda own: os.setpriority(os.PRIO_PROCESS, own, 5)) as engine:
+        engine.send_until(CROWD, SHORT_NS)
+        assert os.getpriority(os.PRIO_PROCESS, engine.thread) == 5
 
 
 def test_another_policy_is_left_alone(wired: Wired) -> None:
-    with peer() as server:
-        in_a_thread(another_policy, wired, port_of(server))
-
-
-def given_back(wired: Wired, port: int) -> None:
-    usual = slice_ns()
-    send_at_once(wired, port, CROWD)
-    assert slice_ns() == SHORT_NS
-    wired.close()
-    assert slice_ns() == usual
-
-
-def test_the_end_gives_the_slice_back(wired: Wired) -> None:
-    with peer() as server:
-        in_a_thread(given_back, wired, port_of(server))
+    batch = os.SCHED_BATCH
+    prepare = lambda own: os.sched_setscheduler(own, batch, os.sched_param(0))  # noqa: E731
+    with turned(wired, prepare) as engine:
+        for _ in range(10):
+            engine.send(CROWD)
+            time.sleep(0.001)
+        assert os.sched_getscheduler(engine.thread) == batch
+        assert slice_ns(engine.thread) == engine.before

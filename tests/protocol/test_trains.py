@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import struct
 from collections.abc import Callable
@@ -13,9 +14,10 @@ import pytest
 
 from harness.host import Datagram
 from harness.ip import Vnet
-from harness.lan import PORT, Lan, ip_frame, udp_datagram
-from harness.net import GATEWAY, WORLD, WORLD6
+from harness.lan import PORT, Lan, echo, ip_frame, udp_datagram
+from harness.net import GATEWAY, GUEST, GUEST_MAC, WORLD, WORLD6
 from harness.wired import FRAME_MAX, IP_RECVTTL, Wired, peer, port_of
+from slirp.core.stats import Drop
 
 OTHER_WORLD = bytes((198, 51, 100, 7))
 CLIENT = bytes((192, 0, 2, 200))
@@ -290,3 +292,114 @@ def test_frame_after_its_like_is_treated_as_it_would_be_alone(
             outcomes.append(carried(make_wired(), frames, server))
     assert outcomes[0] == outcomes[1]
     assert len(outcomes[0][0]) >= 3
+
+
+# The same for IPv6, on a host made of Python: in one batch, and one by one.
+
+IP6_AT, UDP6_AT = 12 + 14, 12 + 14 + 40
+
+
+def alike6(fill: bytes = b"-", **fields: Any) -> bytes:
+    datagram = udp_datagram(fields.pop("dport", 53), fill * 100, fields.pop("sport", PORT))
+    dst = fields.pop("dst", WORLD6)
+    return ip_frame(dst, dpkt.ip.IP_PROTO_UDP, datagram, vnet=VERIFIED, **fields)
+
+
+def patched6(at: int, value: bytes) -> Callable[[], bytes]:
+    def make() -> bytes:
+        frame = alike6()
+        return frame[:at] + value + frame[at + len(value) :]
+
+    return make
+
+
+def with_fields6(**fields: Any) -> Callable[[], bytes]:
+    return lambda: alike6(**fields)
+
+
+DIFFERENT6: dict[str, Callable[[], bytes]] = {
+    "nothing": alike6,
+    "payload": with_fields6(fill=b"+"),
+    "version": patched6(IP6_AT, b"\x50"),
+    "class": patched6(IP6_AT, b"\x62\x80"),
+    "flow label": patched6(IP6_AT + 3, b"\1"),
+    "length, beyond the frame": patched6(IP6_AT + 4, struct.pack("!H", 500)),
+    "length, less": patched6(IP6_AT + 4, struct.pack("!H", 60)),
+    "protocol": patched6(IP6_AT + 6, b"\x84"),
+    "extension header": lambda: (
+        alike6()[: IP6_AT + 4]
+        + struct.pack("!HBB", 116, 60, 64)
+        + alike6()[IP6_AT + 8 : UDP6_AT]
+        + struct.pack("!BBBB4x", 17, 0, 1, 4)
+        + alike6()[UDP6_AT:]
+    ),
+    "life": patched6(IP6_AT + 7, b"\x09"),
+    "source": patched6(IP6_AT + 23, b"\x77"),
+    "destination": with_fields6(dst=WORLD6[:15] + b"\x77"),
+    "UDP's length, beyond the frame": patched6(UDP6_AT + 4, struct.pack("!H", 500)),
+    "UDP's length, less": patched6(UDP6_AT + 4, struct.pack("!H", 58)),
+    "UDP's length, below its header": patched6(UDP6_AT + 4, struct.pack("!H", 7)),
+    "source port": with_fields6(sport=PORT + 1),
+    "destination port": with_fields6(dport=54),
+    "padding": lambda: alike6() + bytes(9),
+    "no end": lambda: alike6()[:-1],
+}
+
+
+def drops_of(lan: Lan) -> list[Drop]:
+    """Each as often as it was counted."""
+    counted = lan.stack.stats().items()
+    return [Drop[name.upper()] for name, n in counted if name.startswith("drop_") for _ in range(n)]
+
+
+def sent_to_host(lan: Lan) -> list[tuple[int, Datagram]]:
+    """Every datagram that left, trains taken apart, with its socket's number."""
+    out = []
+    for number, host_socket in enumerate(lan.host.sockets.values()):
+        for datagram in host_socket.sent:
+            step = datagram.segment_bytes or max(1, len(datagram.data))
+            for at in range(0, max(1, len(datagram.data)), step):
+                piece = datagram._replace(data=datagram.data[at : at + step], segment_bytes=0)
+                out.append((number, piece))
+    return out
+
+
+@pytest.mark.parametrize("difference", DIFFERENT6)
+def test_frame_of_ipv6_after_its_like_is_treated_as_it_would_be_alone(
+    make_lan: Callable[..., Lan], difference: str
+) -> None:
+    together, singly = make_lan(), make_lan()
+    frames = [alike6(), DIFFERENT6[difference](), alike6(), alike6()]
+    together.send_frames(*frames)
+    for frame in frames:
+        singly.send_frame(frame)
+    assert sent_to_host(together) == sent_to_host(singly)
+    assert len(sent_to_host(together)) >= 3
+    assert list(together.inbox) == list(singly.inbox)
+    drops = drops_of(singly)
+    for lan in (together, singly):
+        lan.dropped(*drops)
+        lan.inbox.clear()
+
+
+def test_an_error_about_a_train_goes_where_it_came_from(make_lan: Callable[..., Lan]) -> None:
+    """Not to the guest whose frame ended the batch."""
+    other, other_mac = bytes((10, 0, 2, 77)), b"\2\0\0\0\0\7"
+    lan = make_lan()
+    lan.mapped().refusals.extend([errno.ENETUNREACH] * 2)
+    theirs = ip_frame(GATEWAY, dpkt.ip.IP_PROTO_ICMP, echo(), src=other, src_mac=other_mac)
+    lan.send_frames(ip_frame(WORLD, dpkt.ip.IP_PROTO_UDP, udp_datagram(53, b"query")), theirs)
+    addressed = {(frame.ip.dst, frame.dst_mac) for frame in (lan.next(), lan.next())}
+    assert addressed == {(GUEST, GUEST_MAC), (other, other_mac)}
+    lan.dropped(Drop.DROP_UDP_HOST_REFUSED)
+
+
+def test_inner_checksums_are_finished_in_each(make_lan: Callable[..., Lan]) -> None:
+    """A frame that vouches for its checksum and wants another made, of what it carries."""
+    lan = make_lan()
+    vnet = Vnet(flags=1 | 2, csum_start=14 + 20 + 8 + 10, csum_offset=2)
+    frame = ip_frame(WORLD, dpkt.ip.IP_PROTO_UDP, udp_datagram(53, b"-" * 100), vnet=vnet)
+    lan.send_frames(frame, frame, frame)
+    payloads = [datagram.data for _, datagram in sent_to_host(lan)]
+    assert payloads == payloads[:1] * 3
+    assert payloads[0] != b"-" * 100

@@ -138,7 +138,7 @@ def test_answer_to_a_client_that_is_too_big(lan: Lan) -> None:
     socket = lan.forward(7000)
     socket.datagram(WORLD, 4000, b"?")
     lan.next()
-    socket.refusals.append(errno.EMSGSIZE)
+    socket.refusals.extend([errno.EMSGSIZE] * 2)
     lan.udp(WORLD, 4000, bytes(1400), sport=7000, df=1)
     lan.dropped(Drop.DROP_UDP_TOO_BIG)
     socket.report(errno.EMSGSIZE, 0, 0, WORLD, 4000, b"", 1300)
@@ -147,12 +147,13 @@ def test_answer_to_a_client_that_is_too_big(lan: Lan) -> None:
     assert int.from_bytes(bytes(frame.icmp)[6:8], "big") == 1300
 
 
-def test_another_clients_error_loses_no_answer(lan: Lan) -> None:
+@pytest.mark.parametrize("error", [errno.ECONNREFUSED, errno.EMSGSIZE])
+def test_another_clients_error_loses_no_answer(lan: Lan, error: int) -> None:
     """sendmsg(2) gives what an earlier datagram met; the next call sends."""
     socket = lan.forward(7000)
     socket.datagram(WORLD, 4000, b"?")
     lan.next()
-    socket.refusals.append(errno.ECONNREFUSED)
+    socket.refusals.append(error)
     lan.udp(WORLD, 4000, b"!", sport=7000)
     assert [sent.data for sent in socket.sent] == [b"!"]
 

@@ -352,3 +352,13 @@ def test_datagrams_of_a_client(lan: Lan) -> None:
     lan.udp(WORLD6, 40000, b"answer", sport=80)
     sent = socket.sent[-1]
     assert (sent.addr, sent.data, sent.local_addr) == (WORLD6, b"answer", ROUTER6)
+
+
+def test_what_comes_from_another_zone_is_not_the_guests(lan: Lan) -> None:
+    """RFC 4007 9: a link-local address means nothing beyond its link; ours tell which, too."""
+    neighbour = bytes.fromhex("fe80000000000003") + bytes(7) + b"\x09"
+    lan.mapped(WORLD6).datagram(neighbour, 53, b"?")
+    lan.ping(WORLD6)
+    lan.host.newest.datagram(neighbour, 0, echo6(icmp_type=129))
+    lan.expect_nothing()
+    assert lan.stat("host_rx_dropped") == 2

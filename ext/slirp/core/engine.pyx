@@ -183,6 +183,7 @@ cdef int turn(Loop *loop, bint wait, usec_t budget_us) noexcept nogil:
         if loop.c.now_us - start > budget_us:
             break
     arm_timer(loop)
+    slice_restore(&loop.slice)          # who turns it next may be another thread
     more = more or loop.visit_over
     return ((STATUS_MORE if more else 0) | (STATUS_LINK_DOWN if loop.link_down else 0)
             | (STATUS_PUNTED if loop.c.n_punted else 0))
@@ -376,7 +377,6 @@ cdef class Engine:
         if loop == NULL:
             return
         self.loop = NULL
-        slice_restore(&loop.slice)
         if loop.c.forwards != NULL:
             stack_destroy(&loop.c)
         for fd in (loop.tap_fd, loop.timer_fd, loop.epoll_fd):

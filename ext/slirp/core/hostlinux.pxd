@@ -2,10 +2,10 @@
 """HostOps by system calls: the host's sockets, all non-blocking, in one epoll set.
 
 TCP sockets are watched by edges, for everything, once: what is ready is remembered by the flow, so
-that no epoll_ctl follows. Datagram sockets and listeners are watched by level: after a budget of
-reads the rest is reported again. SO_SNDBUF and SO_RCVBUF of TCP are left alone: setting them would
-turn the kernel's auto-tuning off. A UDP socket's SO_RCVBUF is widened: nothing else holds what
-comes while we do something else.
+that no epoll_ctl follows; so are listeners (tcp_on_accept). Datagram sockets are watched by level:
+after a budget of reads the rest is reported again. SO_SNDBUF and SO_RCVBUF of TCP are left alone:
+setting them would turn the kernel's auto-tuning off. A UDP socket's SO_RCVBUF is widened: nothing
+else holds what comes while we do something else.
 
 Sockets are bound to the outbound address of their family, if there is one (--outbound-addr), also
 those to the host's loopback, as slirp4netns has it; not those to a name server there, since stub

@@ -28,7 +28,7 @@ from .stats cimport (
 from .timers cimport timer_cancel, timer_set
 from .wire cimport (
     ETH_ALEN, FRAME_MAX_BYTES, HEADROOM_BYTES, ICMP_HLEN, IP4_HLEN, IP_PROTO_ICMP6, Addr, addr_is4,
-    addr_is_multicast6, load_be16, load_be32, store_be16, store_be32, usec_t,
+    addr_is_link_local6, addr_is_multicast6, load_be16, load_be32, store_be16, store_be32, usec_t,
 )
 
 cdef enum:
@@ -183,6 +183,7 @@ cdef void ping_on_host_event(Ctx *c, Flow *flow, uint32_t events) noexcept nogil
         if c.host.dgram_recv(c.host.impl, flow.fd, &datagram) < 0:
             return
         if (datagram.length < ICMP_HLEN or datagram.length > 65535 - IP4_HLEN
+                or addr_is_link_local6(&datagram.peer_addr)             # RFC 4007 9
                 or datagram.data[0] != (ICMP_ECHO_REPLY if addr_is4(&flow.key.dest_addr)
                                         else ICMP6_ECHO_REPLY)):
             stats_count(&c.stats, CTR_HOST_RX_DROPPED)

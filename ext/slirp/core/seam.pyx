@@ -218,14 +218,20 @@ cdef class Stack:
         """A frame of the guest's, behind its 12 bytes of virtio-net header; then all that follows
         from it.
         """
-        cdef uint8_t *exact = <uint8_t *>malloc(max(len(frame), 1))     # so that a sanitizer sees
-                                                                        # each byte too far
-        if exact == NULL:
-            raise MemoryError
-        memcpy(exact, <const char *>frame, len(frame))
+        self.input_batch([frame], now_us)
+
+    def input_batch(self, list frames not None, usec_t now_us):
+        """The same for frames that were read together."""
+        cdef bytes frame
+        cdef uint8_t *exact
         self.c.now_us = now_us
-        stack_input(self.c, exact, <uint32_t>len(frame))
-        free(exact)
+        for frame in frames:
+            exact = <uint8_t *>malloc(max(len(frame), 1))   # a sanitizer sees each byte too far
+            if exact == NULL:
+                raise MemoryError
+            memcpy(exact, <const char *>frame, len(frame))
+            stack_input(self.c, exact, <uint32_t>len(frame))
+            free(exact)
         self._settle()
 
     def host_event(self, uint64_t ref, uint32_t events, usec_t now_us):

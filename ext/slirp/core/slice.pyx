@@ -58,7 +58,7 @@ cdef void slice_yield(Slice *s, usec_t now_us) noexcept nogil:
 
 
 cdef void slice_restore(Slice *s) noexcept nogil:
-    """The crowds are over, or the Engine is."""
+    """The crowds are over, or the thread leaves."""
     if s.short_until_us:
         slice_set(s.usual_us)
     s.short_until_us = 0

@@ -13,8 +13,9 @@ from .stats cimport (
     stats_count,
 )
 from .wire cimport (
-    FRAME_MAX_BYTES, HEADROOM_BYTES, IP4_HLEN, IP6_HLEN, IP_PROTO_UDP, UDP_HLEN, VNET_GSO_UDP_L4,
-    VNET_HLEN, addr_eq, addr_is4, ip_hlen, load_be16, load_be32, store_be16,
+    ETH_ALEN, FRAME_MAX_BYTES, HEADROOM_BYTES, IP4_HLEN, IP6_HLEN, IP_PROTO_UDP, UDP_HLEN,
+    VNET_F_DATA_VALID, VNET_F_NEEDS_CSUM, VNET_GSO_UDP_L4, VNET_HLEN, addr_eq, addr_is4, ip_hlen,
+    load_be16, load_be32, store_be16,
 )
 
 cdef enum:
@@ -57,12 +58,14 @@ cdef void hold(Ctx *c, Flow *flow, const IpHdr *ip, const Datagram *datagram) no
     cdef uint32_t headers = ip.header_bytes + UDP_HLEN
     c.train.flow = flow
     c.train.count = 0
+    memcpy(c.train.link, c.frame - VNET_HLEN, sizeof(c.train.link))
     c.train.ip = ip[0]
     memcpy(c.train.header, ip.header, headers)
     c.train.ip.header = c.train.header
     c.train.ip.payload = c.train.header + ip.header_bytes
-    c.train.joinable = ip.csum_trusted and ip.header_bytes == ip_hlen(&ip.src)
-    memcpy(c.train.link, c.frame - VNET_HLEN, sizeof(c.train.link))
+    # With both flags the checksum may be an inner one, which is finished in each
+    c.train.joinable = (ip.csum_trusted and ip.header_bytes == ip_hlen(&ip.src)
+                        and c.train.link[0] != VNET_F_NEEDS_CSUM | VNET_F_DATA_VALID)
     c.train.datagram = datagram[0]
     c.train.datagram.data = c.train.header + headers
     c.train.datagram.length = 0
@@ -138,15 +141,21 @@ cdef bint train_join(Ctx *c, const uint8_t *frame, uint32_t n) noexcept nogil:
 
 
 cdef void train_departed(Ctx *c) noexcept nogil:
-    """What is held leaves now."""
+    """What is held leaves now. An error about it goes where it came from, not where the frame did
+    that is looked at meanwhile.
+    """
     cdef Flow *flow = c.train.flow
+    cdef uint8_t frame_mac[6]
     cdef Drop d
     if flow == NULL:
         return
     c.train.flow = NULL
+    memcpy(frame_mac, c.frame_mac, ETH_ALEN)
+    memcpy(c.frame_mac, c.train.link + VNET_HLEN + ETH_ALEN, ETH_ALEN)
     if c.train.count == 1:
         c.train.datagram.segment_bytes = 0
     d = send(c, flow, &c.train.ip, &c.train.datagram)
+    memcpy(c.frame_mac, frame_mac, ETH_ALEN)
     if d != DROP_NONE:                                  # each was counted as taken
         c.stats.drops[<int>DROP_NONE] -= c.train.count
         c.stats.drops[<int>d] += c.train.count

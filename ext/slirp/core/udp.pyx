@@ -30,7 +30,7 @@ from .train cimport (
 )
 from .wire cimport (
     ETH_ALEN, IP_PROTO_UDP, IP_TTL_DEFAULT, UDP_HLEN, VNET_GSO_UDP_L4, Addr, addr_eq, addr_is4,
-    load_be16,
+    addr_is_link_local6, load_be16,
 )
 
 cdef enum:
@@ -199,7 +199,7 @@ cdef Drop send_by_forward(Ctx *c, const Flow *flow, const IpHdr *ip,
         forward.cutting = wish
         c.host.set_option(c.host.impl, flow.fd, OPTION_DONT_FRAGMENT, wish == CUTTING_FORBIDDEN)
     result = c.host.dgram_send(c.host.impl, flow.fd, datagram)
-    if result < 0 and result != -EAGAIN and result != -EMSGSIZE:
+    if result < 0 and result != -EAGAIN:
         result = c.host.dgram_send(c.host.impl, flow.fd, datagram)
     if result == -EMSGSIZE:
         return DROP_UDP_TOO_BIG
@@ -255,7 +255,8 @@ cdef void udp_on_host_event(Ctx *c, Flow *flow, uint32_t events) noexcept nogil:
             break
         if flow.kind == FLOW_UDP_PEER:
             train_arrive(c, &arrivals, flow, &flow.key.dest_addr, flow.key.dest_port, &datagram)
-        elif addr_is4(&datagram.peer_addr) == addr_is4(&flow.key.guest_addr):
+        elif (addr_is4(&datagram.peer_addr) == addr_is4(&flow.key.guest_addr)
+              and not addr_is_link_local6(&datagram.peer_addr)):     # RFC 4007 9: of another zone
             train_arrive(c, &arrivals, flow, &datagram.peer_addr, datagram.peer_port, &datagram)
         else:
             stats_count(&c.stats, CTR_HOST_RX_DROPPED)
