@@ -194,6 +194,7 @@ cdef int world_link_send(void *impl, const iovec *iov, int n) noexcept nogil:
     cdef int i
     if w.fault_count[<int>CALL_LINK_SEND]:
         w.fault_count[<int>CALL_LINK_SEND] -= 1
+        w.accepted_fd = 0                       # whose SYN it may have been
         return -w.fault_errno[<int>CALL_LINK_SEND]
     for i in range(n):
         if total + iov[i].iov_len > sizeof(w.out):
@@ -221,7 +222,10 @@ cdef void check_segment(World *w, const Packet *packet) noexcept nogil:
     if flags & TCP_SYN and packet.l4_bytes > hlen:
         broken(w, "text on a SYN")
     conn = conn_find(w, &packet.dst, load_be16(p + 2), &packet.src, load_be16(p))
-    if conn == NULL and flags & (TCP_SYN | TCP_ACK) == TCP_SYN:
+    if (flags & (TCP_SYN | TCP_ACK) == TCP_SYN
+            and (conn == NULL or w.accepted_fd and conn.iss != load_be32(p + 4))):
+        if conn != NULL:
+            conn.used = False                   # another client, from where one came before
         conn = conn_forwarded(w, &packet.dst, load_be16(p + 2), &packet.src, load_be16(p))
     if conn == NULL or flags & TCP_RST:
         return

@@ -287,9 +287,12 @@ cdef void world_close(void *impl, int fd) noexcept nogil:
 
 
 cdef void world_reset(void *impl, int fd) noexcept nogil:
-    cdef Socket *s = socket_of(<World *>impl, fd)
+    cdef World *w = <World *>impl
+    cdef Socket *s = socket_of(w, fd)
     if s != NULL:
         s.kind = 0
+    if w.accepted_fd == fd:
+        w.accepted_fd = 0                       # there was no room for it: no SYN will come
 
 
 # ---- datagrams ---------------------------------------------------------------------------------
