@@ -305,6 +305,8 @@ cdef uint32_t segment_options(World *w, Conn *conn, uint8_t flags, uint8_t optio
             n += 8
             i -= 1
     if options & OPT_RAW:
+        if syn:
+            conn.our_shift = 14                 # a scale may be among them
         raw = min(<uint32_t>next8(w) & 0x3C, 40 - n)
         for i in range(raw):
             p[n + i] = next8(w)
