@@ -4,7 +4,9 @@ refuses them. Fixtures live with their tests (tests/harness, tests/e2e/conftest.
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Generator
 
 import pytest
 
@@ -23,3 +25,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reason = why_not() if system_tests else None
     for item in system_tests if reason else ():
         item.add_marker(pytest.mark.skip(reason=f"no system tests here: {reason}"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI nothing is skipped for want of a tool or a right: a skip could hide a case for ever.
+
+    Only what the kernel does not have cannot be installed.
+    """
+    report = yield
+    if report.skipped and os.environ.get("CI") and isinstance(report.longrepr, tuple):
+        reason = report.longrepr[2]
+        if "the kernel" not in reason:
+            report.outcome = "failed"
+            report.longrepr = f"{item.nodeid}: not to be skipped in CI: {reason}"
+    return report

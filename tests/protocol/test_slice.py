@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import os
 import platform
+import socket
 import struct
 import threading
 import time
@@ -38,8 +39,10 @@ def slice_ns(thread: int = 0) -> int:
 class Turned:
     """An Engine that a thread turns, and what the thread's slice was before and after that."""
 
-    def __init__(self, wired: Wired, port: int, prepare: Callable[[int], object]) -> None:
-        self.wired, self.port = wired, port
+    def __init__(
+        self, wired: Wired, server: socket.socket, prepare: Callable[[int], object]
+    ) -> None:
+        self.wired, self.server = wired, server
         self.before = self.after = 0
         self.thread = 0
         self._prepare = prepare
@@ -73,13 +76,13 @@ class Turned:
     def send(self, number: int) -> None:
         with contextlib.suppress(BlockingIOError):
             for _ in range(number):
-                self.wired.udp(self.port, b"one of many")
+                self.wired.udp(port_of(self.server), b"one of many")
 
 
 @contextlib.contextmanager
 def turned(wired: Wired, prepare: Callable[[int], object] = int) -> Iterator[Turned]:
     with peer() as server:
-        turned = Turned(wired, port_of(server), prepare)
+        turned = Turned(wired, server, prepare)
         try:
             yield turned
         finally:
@@ -109,11 +112,18 @@ def test_nice_value_is_kept(wired: Wired) -> None:
 
 
 def test_another_policy_is_left_alone(wired: Wired) -> None:
-    batch = os.SCHED_BATCH
-    prepare = lambda own: os.sched_setscheduler(own, batch, os.sched_param(0))  # noqa: E731
-    with turned(wired, prepare) as engine:
-        for _ in range(10):
-            engine.send(CROWD)
-            time.sleep(0.001)
-        assert os.sched_getscheduler(engine.thread) == batch
-        assert slice_ns(engine.thread) == engine.before
+
+    def prepare(own: int) -> None:
+        os.sched_setscheduler(own, os.SCHED_BATCH, os.sched_param(0))
+
+    with peer() as server:
+        for _ in range(CROWD):  # all in the Engine's first batch
+            wired.udp(port_of(server), b"one of many")
+        engine = Turned(wired, server, prepare)
+        try:
+            for _ in range(CROWD):
+                assert server.recv(100) == b"one of many"
+            assert os.sched_getscheduler(engine.thread) == os.SCHED_BATCH
+            assert slice_ns(engine.thread) == engine.before
+        finally:
+            engine.stop()
